@@ -1,0 +1,38 @@
+"""datagen: FDD massive MIMO CSI triples, simulated in parallel into verified, versioned Zarr stores."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datagen.errors import DatagenError, Interrupted, VerificationError
+    from datagen.execute import generate, regenerate, verify
+    from datagen.manifest import Manifest
+    from datagen.recipe import CDLRecipe, Recipe
+    from datagen.simulate import sample, stream
+    from datagen.store import Store, open_store
+    from datagen.tensorflow_reader import tf_dataset
+
+__version__ = "0.1.0"
+
+_HOMES = {  # public name -> module; imported on first use, so that `import datagen` costs neither torch nor zarr
+    "DatagenError": "errors", "Interrupted": "errors", "VerificationError": "errors",
+    "generate": "execute", "regenerate": "execute", "verify": "execute",
+    "Manifest": "manifest", "CDLRecipe": "recipe", "Recipe": "recipe",
+    "sample": "simulate", "stream": "simulate", "Store": "store", "open_store": "store", "tf_dataset": "tensorflow_reader",
+}  # fmt: skip
+__all__ = [
+    "CDLRecipe", "DatagenError", "Interrupted", "Manifest", "Recipe", "Store", "VerificationError",
+    "generate", "open_store", "regenerate", "sample", "stream", "tf_dataset", "verify",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'datagen' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"datagen.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOMES]

@@ -1,0 +1,339 @@
+"""The ``datagen`` command. Nothing heavy is imported before a command runs; results go to stdout, the talk to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from datagen.errors import DatagenError, Interrupted
+
+if TYPE_CHECKING:
+    from datagen.recipe import Recipe
+    from datagen.store import Store
+
+COMMANDS = {
+    "cdl": "Simulate CDL triples (TR 38.901) into a Zarr store.",
+    "inspect": "Show what a store holds.",
+    "verify": "Read every shard of a store and check every digest.",
+    "regenerate": "Make a manifest's data set again and prove it is the same.",
+    "manifest": "Print a store's manifest, or its Croissant description.",
+    "cluster-check": "Check that the workers of a Dask cluster can do the job.",
+}
+
+
+class _Lazy(click.Group):
+    """Lists its commands from a table, so that --help builds none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return _scenario_command("cdl") if cmd_name == "cdl" else super().get_command(ctx, cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="csi-feedback-zoo", prog_name="datagen")
+def cli() -> None:
+    """FDD massive MIMO CSI triples: X downlink now, Y uplink later, Z downlink later; in parallel, verified, reproducible.
+
+    \b
+    datagen cdl --out store.zarr             the GD-CSI paper's set: 100 000/10 000/20 000 triples
+    datagen inspect store.zarr --plot p.png  what is in it
+    datagen verify store.zarr                is it whole
+    """
+
+
+_OUT = click.option("--out", required=True, type=click.Path(path_type=Path), help="directory of the store to make")
+_JSON = click.option("--json", "as_json", is_flag=True, help="print the result as JSON")
+_QUIET = click.option("--quiet", is_flag=True, help="no progress bar, no closing words")
+_WORKERS = click.option(
+    "--workers", type=click.IntRange(0), help="local Dask workers, one process each; 0 works in this process  [default: one a core]"
+)
+_SCHEDULER = click.option("--scheduler", metavar="ADDRESS", help="run on this Dask cluster instead, e.g. tcp://host:8786")
+_DEVICE = click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda", help="device that computes")
+_FORCE = click.option("--force", is_flag=True, help="replace what is at --out, once the new store is complete")
+
+
+def _default_workers(scheduler: str | None, shards: int) -> int:
+    return 0 if scheduler else min(len(os.sched_getaffinity(0)), shards)
+
+
+# datagen cdl -----------------------------------------------------------------------------------------------------------------
+
+
+class _SpeedRange(click.ParamType[Any, Any]):
+    """One speed, or a range MIN:MAX."""
+
+    name = "M/S|MIN:MAX"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            low, _, high = str(value).partition(":")
+            return [float(low), float(high or low)]
+        except ValueError:
+            self.fail(f"{value!r} is not a speed in m/s nor a range MIN:MAX", param, ctx)
+
+
+def _recipe_options(scenario: str) -> list[click.Option]:
+    """One option for each field of a recipe; a unit at the end of the field's name may be left out: --delay-spread[-ns]."""
+    from typing import Literal, get_args, get_origin
+
+    from datagen.recipe import RECIPES
+
+    options = []
+    for name, field in RECIPES[scenario].model_fields.items():
+        if name == "scenario":
+            continue
+        flag = "--" + name.replace("_", "-")
+        flags = [flag]
+        for unit in ("ns", "mps", "ghz", "khz", "taps"):
+            if flag.endswith(f"-{unit}"):
+                flags.append(flag.removesuffix(f"-{unit}"))
+        kind: Any = field.annotation
+        default = field.default
+        if name == "speed_mps":
+            kind, default = _SpeedRange(), default[0]
+        elif get_origin(kind) is Literal:
+            kind = click.Choice(get_args(kind))
+        shown = "from the model" if default == "" else f"{default:g}" if isinstance(default, float) else default
+        options.append(click.Option([*flags, name], type=kind, default=None, help=f"{field.description}  [default: {shown}]"))
+    return options
+
+
+def _scenario_command(scenario: str) -> click.Command:
+    @click.command(scenario, help=COMMANDS[scenario])
+    @_OUT
+    @click.option("--recipe", "recipe_file", type=click.Path(path_type=Path), help="TOML file of fields; options given here override it")
+    @_WORKERS
+    @_SCHEDULER
+    @click.option("--engine", default="closed-form", show_default=True, metavar="closed-form|sionna", help="fast kernel, or the Sionna reference")
+    @_DEVICE
+    @click.option("--shard-samples", type=int, help="samples of a shard, a multiple of 256  [default: 4096]")
+    @_FORCE
+    @click.option("--dry-run", is_flag=True, help="say how large it gets and how long it takes; write nothing")
+    @_JSON
+    @_QUIET
+    def command(
+        out: Path, recipe_file: Path | None, workers: int | None, scheduler: str | None, engine: str, device: str,
+        shard_samples: int | None, force: bool, dry_run: bool, as_json: bool, quiet: bool, **fields: Any,
+    ) -> None:  # fmt: skip
+        from datagen.plan import SHARD, Plan
+        from datagen.recipe import load, parse
+
+        given = {name: value for name, value in fields.items() if value is not None}
+        table = load(recipe_file) if recipe_file else {}
+        if table.get("scenario", scenario) != scenario:
+            raise DatagenError(f"{recipe_file} is a recipe of scenario {table['scenario']!r}; give it to: datagen {table['scenario']}")
+        recipe = parse({**table, **given, "scenario": scenario}, str(recipe_file) if recipe_file else "options")
+        plan = Plan(recipe, shard_samples or SHARD)
+        workers = _default_workers(scheduler, len(plan.shards)) if workers is None else workers
+        if dry_run:
+            _print_dry_run(plan, workers, scheduler, engine, device, out, as_json)
+            return
+        from datagen.execute import generate
+
+        start = time.perf_counter()
+        store = generate(
+            recipe, out, workers=workers, scheduler=scheduler, engine=engine, device=device,
+            shard_samples=plan.shard_samples, force=force, progress=not quiet,
+        )  # fmt: skip
+        _print_made(store, time.perf_counter() - start, as_json, quiet)
+
+    command.params = [*command.params[:2], *_recipe_options(scenario), *command.params[2:]]
+    return command
+
+
+def _print_made(store: Store, seconds: float, as_json: bool, quiet: bool, **more: Any) -> None:
+    manifest = store.manifest
+    samples = manifest.plan.samples
+    if as_json:
+        facts = {"path": str(store.path), "name": manifest.name, "samples": store.recipe.splits, "shards": len(manifest.shards)}
+        click.echo(json.dumps({**facts, "recipe_digest": manifest.recipe_digest, "digest": manifest.digest, "seconds": seconds, **more}))
+    elif not quiet:
+        click.echo(f"{store.path}: {manifest.name}, {samples} triples in {len(manifest.shards)} shards, complete and read back; {manifest.digest}")
+
+
+def _print_dry_run(plan: Any, workers: int, scheduler: str | None, engine: str, device: str, out: Path, as_json: bool) -> None:
+    import shutil
+
+    from datagen.execute import estimate_rate
+
+    rate = estimate_rate(plan, engine, device)
+    facts = {
+        "name": plan.recipe.label, "recipe_digest": plan.recipe.digest, "samples": plan.recipe.splits,
+        "sample_shape": list(plan.recipe.sample_shape), "arrays": list(plan.recipe.arrays),
+        "shards": len(plan.shards), "shard_samples": plan.shard_samples, "store_bytes": plan.store_bytes,
+        "free_bytes": shutil.disk_usage(out.absolute().parent).free if out.absolute().parent.is_dir() else None,
+        "workers": None if scheduler else workers, "worker_bytes": plan.worker_bytes,
+        "triples_per_second_per_worker": rate, "seconds": None if scheduler else plan.samples / rate / max(workers, 1),
+    }  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    free = "" if facts["free_bytes"] is None else f", {facts['free_bytes'] / 1e9:.1f} GB free"
+    angles, delays = plan.recipe.sample_shape
+    click.echo(f"{plan.recipe.label} ({plan.recipe.digest})")
+    click.echo(f"samples  {', '.join(f'{n} {split}' for split, n in plan.recipe.splits.items())}")
+    click.echo(f"arrays   {', '.join(plan.recipe.arrays)}, complex64 [sample, {angles} angles, {delays} delays]")
+    click.echo(f"disk     {plan.store_bytes / 1e9:.2f} GB in {len(plan.shards)} shards of {plan.shard_samples} samples{free}")
+    click.echo(f"memory   about {plan.worker_bytes / 1e9:.2f} GB a worker")
+    where = f"{workers or 1} worker{'s' if workers > 1 else ''}"
+    total = f"; about {facts['seconds']:.0f} s with {where}, start-up not counted" if facts["seconds"] is not None else ""
+    click.echo(f"time     {rate:.0f} triples/s a worker, measured here just now{total}")
+    click.echo("nothing written (--dry-run)")
+
+
+# the other commands ----------------------------------------------------------------------------------------------------------
+
+
+@cli.command(help=COMMANDS["inspect"])
+@click.argument("store_path", metavar="STORE", type=click.Path(path_type=Path))
+@_JSON
+@click.option("--plot", "picture", type=click.Path(path_type=Path), help="draw magnitudes, power-delay profile, angular spectrum, correlation")
+def inspect(store_path: Path, as_json: bool, picture: Path | None) -> None:
+    from datagen import report
+    from datagen.store import open_store
+
+    store = open_store(store_path)
+    if picture is not None:
+        try:
+            report.plot(store, picture)
+        except (OSError, ValueError) as error:
+            raise DatagenError(f"cannot draw {picture}: {error}") from None
+    facts = report.summary(store)
+    click.echo(json.dumps(facts) if as_json else report.table(facts), nl=as_json)
+
+
+@cli.command(help=COMMANDS["verify"])
+@click.argument("store_path", metavar="STORE", type=click.Path(path_type=Path))
+@click.option("--manifest", "manifest_file", type=click.Path(path_type=Path), help="released manifest to hold it to  [default: its own]")
+@_JSON
+@_QUIET
+def verify(store_path: Path, manifest_file: Path | None, as_json: bool, quiet: bool) -> None:
+    from datagen import execute
+    from datagen.manifest import Manifest
+    from datagen.store import open_store
+
+    store = open_store(store_path)
+    manifest = store.manifest if manifest_file is None else Manifest.load(manifest_file)
+    bad = execute.verify(store, manifest, progress=not quiet)
+    facts = {"path": str(store_path), "name": manifest.name, "digest": manifest.digest, "shards": len(manifest.shards), "bad": bad, "ok": not bad}
+    if as_json:
+        click.echo(json.dumps(facts))
+    elif bad:
+        click.echo("\n".join(f"bad: {line}" for line in bad))
+    elif not quiet:
+        click.echo(f"{store_path}: all {len(manifest.shards)} shards hold the samples of {manifest.name}; {manifest.digest}")
+    if bad:
+        sys.exit(1)
+
+
+@cli.command(help=COMMANDS["regenerate"])
+@click.argument("manifest_file", metavar="MANIFEST", type=click.Path(path_type=Path))
+@_OUT
+@_WORKERS
+@_SCHEDULER
+@click.option("--engine", metavar="closed-form|sionna", help="[default: the manifest's]")
+@_DEVICE
+@_FORCE
+@_JSON
+@_QUIET
+def regenerate(
+    manifest_file: Path, out: Path, workers: int | None, scheduler: str | None, engine: str | None, device: str,
+    force: bool, as_json: bool, quiet: bool,
+) -> None:  # fmt: skip
+    from datagen import execute
+    from datagen.manifest import TOLERANCE, Manifest
+
+    manifest = Manifest.load(manifest_file)
+    start = time.perf_counter()
+    workers = _default_workers(scheduler, len(manifest.shards)) if workers is None else workers
+    options = {"engine": engine} if engine else {}
+    store, same = execute.regenerate(
+        manifest, out, workers=workers, scheduler=scheduler, device=device, force=force, progress=not quiet, **options
+    )
+    _print_made(
+        store, time.perf_counter() - start, as_json, quiet, same=True, relative_error=same.error, identical_shards=same.identical
+    )
+    if not as_json and not quiet:
+        click.echo(
+            f"the same samples as {manifest.name}: {same.identical} of {same.shards} shards bit for bit, "
+            f"relative error {same.error:.1e} at most (allowed {TOLERANCE:g})"
+        )
+
+
+@cli.command(help=COMMANDS["manifest"])
+@click.argument("source", metavar="STORE|MANIFEST", type=click.Path(path_type=Path))
+@click.option("--croissant", "as_croissant", is_flag=True, help="as MLCommons Croissant JSON-LD")
+@click.option("--out", type=click.Path(path_type=Path), help="write it to a file instead")
+def manifest(source: Path, as_croissant: bool, out: Path | None) -> None:
+    from datagen.croissant import croissant
+    from datagen.ledger import put_atomically
+    from datagen.manifest import Manifest
+    from datagen.store import open_store
+
+    found = Manifest.load(source) if source.is_file() else open_store(source).manifest
+    text = json.dumps(croissant(found), indent=1) + "\n" if as_croissant else found.to_json()
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        put_atomically(out, text)
+    except OSError as error:
+        raise DatagenError(f"cannot write {out}: {error.strerror}") from None
+    click.echo(f"wrote {out}", err=True)
+
+
+@cli.command("cluster-check", help=COMMANDS["cluster-check"])
+@click.argument("address", metavar="ADDRESS")
+@click.option("--directory", default=".", type=click.Path(path_type=Path), help="where the store will be; every worker must see it  [default: here]")
+@_JSON
+def cluster_check(address: str, directory: Path, as_json: bool) -> None:
+    from datagen.execute import check_workers, connect
+
+    with connect(0, address) as client:
+        rows = check_workers(client, directory.absolute())
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    for row in rows:
+        click.echo(f"{row['address']}  {row['host']}  datagen {row['datagen']}, torch {row['torch']}, zarr {row['zarr']}")
+    click.echo(f"{len(rows)} workers can write {directory.absolute()}: use --scheduler {address}")
+
+
+def _stop(signum: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Run the command line; errors are one line on stderr: exit 2 for bad input, 1 for bad data, 130 when interrupted."""
+    signal.signal(signal.SIGTERM, _stop)  # batch systems ask this way; end as with Ctrl-C
+    try:
+        code = cli.main(args=argv, prog_name="datagen", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        _fail(error.format_message(), 2)
+    except DatagenError as error:
+        _fail(str(error), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("stopped", Interrupted.exit_code)
+    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo("datagen: " + " ".join(message.split()), err=True)
+    sys.exit(code)

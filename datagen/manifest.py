@@ -1,0 +1,230 @@
+"""What came out of a recipe: digests, statistics and sketches of every shard, versions, licence. Regenerates and proves a data set.
+
+A digest proves the same bits; another processor or library build rounds differently, so each shard also carries a *sketch*:
+:data:`SKETCH` random +-1 projections of its samples, from which the relative error between two makings of a shard is estimated
+without either (Alon, Matias, Szegedy, "The space complexity of approximating the frequency moments", 1999).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from datagen.draws import words
+from datagen.errors import DatagenError, VerificationError
+from datagen.plan import CHUNK, Plan, Shard
+from datagen.recipe import Recipe, canonical_digest, explain, parse
+
+FORMAT = "fdd-csi"
+FORMAT_VERSION = 1
+SKETCH = 8
+TOLERANCE = 1e-5  # relative error up to which two makings of a data set count as the same samples
+LICENCE = "CC-BY-4.0"
+REFERENCES = (
+    "H. Kim, T. Lee, H. Kim, G. De Veciana, M. A. Arfaoui, A. Koc, P. Pietraski, G. Zhang, J. Kaewell, "
+    "Generative Diffusion Model-based Compression of MIMO CSI",
+    "3GPP TR 38.901, Study on channel model for frequencies from 0.5 to 100 GHz, V19.2",
+    "J. Hoydis et al., Sionna: An Open-Source Library for Next-Generation Physical Layer Research, 2022",
+)
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Fingerprint(_Model):
+    """One array of one shard."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")  # of the decoded little-endian complex64 bytes, C order
+    energy: float = Field(ge=0)  # mean over samples of the squared Frobenius norm
+    peak: float = Field(ge=0)  # largest magnitude of an entry
+    sketch: list[float] = Field(min_length=2 * SKETCH, max_length=2 * SKETCH)  # re, im of each projection
+
+
+class ShardRecord(_Model):
+    """One shard: which samples, and the fingerprint of each array."""
+
+    split: str
+    index: int = Field(ge=0)
+    start: int = Field(ge=0)
+    stop: int = Field(ge=1)
+    arrays: dict[str, Fingerprint]
+
+    @property
+    def shard(self) -> Shard:
+        return Shard(self.split, self.index, self.start, self.stop)
+
+
+def sample_digest(array: NDArray[np.complex64]) -> str:
+    """SHA-256 of samples as little-endian complex64 bytes in C order, hexadecimal."""
+    return hashlib.sha256(np.ascontiguousarray(array, dtype="<c8")).hexdigest()
+
+
+def fingerprint(array: NDArray[np.complex64], start: int) -> Fingerprint:
+    """Digest, statistics and sketch of consecutive samples.
+
+    :param array: complex64 [sample, angle, delay]
+    :param start: index of the first sample within its split
+    :raises VerificationError: an entry is not finite
+    """
+    flat = np.ascontiguousarray(array, dtype="<c8").reshape(len(array), -1)
+    energy = np.einsum("ij,ij->", flat.view(np.float32), flat.view(np.float32), dtype=np.float64)
+    if not np.isfinite(energy):
+        raise VerificationError("holds NaN or infinite entries")
+    rows = _signs("sketch/rows", start, len(flat))
+    projected = np.einsum("ik,ik->k", flat @ _signs("sketch/cells", 0, flat.shape[1]), rows, dtype=np.complex128)
+    return Fingerprint(
+        sha256=sample_digest(flat),
+        energy=float(energy) / len(flat),
+        peak=float(np.abs(flat).max()),
+        sketch=[float(f"{value:.9g}") for value in projected.view(np.float64)],
+    )
+
+
+def _signs(stream: str, start: int, n: int) -> NDArray[np.complex64]:
+    """+-1 signs, complex64 [n, SKETCH]: bit k of the first Philox word of item i."""
+    raw = words(0, stream, np.arange(start, start + n), 1)
+    bits = (raw >> np.arange(SKETCH, dtype=np.uint64)) & np.uint64(1)
+    return (1 - 2 * bits.astype(np.float32)).astype(np.complex64)
+
+
+def relative_error(expected: Iterable[Fingerprint], found: Iterable[Fingerprint]) -> float:
+    """Relative error between two makings of the same samples, estimated from their sketches: ||A - B|| / ||A||."""
+    difference = energy = 0.0
+    for a, b in zip(expected, found, strict=True):
+        if a.sha256 != b.sha256:
+            difference += float(np.sum((np.array(a.sketch) - np.array(b.sketch)) ** 2)) / SKETCH
+        energy += a.energy
+    return float(np.sqrt(difference / energy)) if energy else float(difference > 0)
+
+
+class Producer(_Model):
+    """Which software made a data set, for the record; the samples depend on the recipe alone."""
+
+    datagen: str
+    engine: str
+    device: str
+    python: str
+    numpy: str
+    torch: str
+    sionna: str | None
+    zarr: str
+    machine: str
+
+    @classmethod
+    def here(cls, engine: str, device: str) -> Producer:
+        """This process."""
+        return cls(
+            datagen=_installed("csi-feedback-zoo") or "source", engine=engine, device=device, python=platform.python_version(),
+            numpy=np.__version__, torch=_installed("torch") or "", sionna=_installed("sionna-no-rt") or _installed("sionna"),
+            zarr=_installed("zarr") or "", machine=platform.machine(),
+        )  # fmt: skip
+
+
+def _installed(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+class Manifest(_Model):
+    """The released description of a data set: recipe, layout, provenance, and every shard's fingerprint."""
+
+    format: Literal["fdd-csi"] = "fdd-csi"
+    format_version: Literal[1] = 1
+    name: str
+    recipe: dict[str, Any]
+    recipe_digest: str
+    shard_samples: int
+    producer: Producer
+    created: str
+    licence: str = LICENCE
+    references: list[str] = list(REFERENCES)
+    shards: list[ShardRecord]
+    digest: str
+
+    @classmethod
+    def build(cls, plan: Plan, producer: Producer, records: Iterable[ShardRecord]) -> Manifest:
+        """The manifest of a finished store. ``SOURCE_DATE_EPOCH`` sets its date, as in reproducible builds."""
+        seconds = os.environ.get("SOURCE_DATE_EPOCH")
+        moment = datetime.fromtimestamp(int(seconds), UTC) if seconds else datetime.now(UTC)
+        content: dict[str, Any] = {
+            "format": FORMAT, "format_version": FORMAT_VERSION,
+            "name": plan.recipe.label, "recipe": plan.recipe.model_dump(mode="json"), "recipe_digest": plan.recipe.digest,
+            "shard_samples": plan.shard_samples, "producer": producer.model_dump(),
+            "created": moment.strftime("%Y-%m-%dT%H:%M:%SZ"), "licence": LICENCE, "references": list(REFERENCES),
+            "shards": [record.model_dump() for record in sorted(records, key=lambda r: plan.shards.index(r.shard))],
+        }  # fmt: skip
+        return cls.model_validate({**content, "digest": canonical_digest(content)})
+
+    @model_validator(mode="after")
+    def _covers_its_recipe(self) -> Self:
+        if self.plan.shards != [record.shard for record in self.shards]:
+            raise ValueError("its shards are not those of its recipe")
+        if any(tuple(record.arrays) != self.plan.recipe.arrays for record in self.shards):
+            raise ValueError("its arrays are not those of its recipe")
+        return self
+
+    @property
+    def plan(self) -> Plan:
+        return Plan(parse(self.recipe, "manifest"), self.shard_samples)
+
+    @classmethod
+    def parse(cls, data: object, source: str) -> Manifest:
+        """Check and take a manifest read from JSON.
+
+        :param source: where it came from, for messages
+        :raises DatagenError: it is not a manifest
+        :raises VerificationError: it was edited: a digest in it does not match its content
+        """
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise DatagenError(f"{source} is not a datagen manifest; make one with: datagen manifest STORE")
+        if data.get("format_version") != FORMAT_VERSION:
+            raise DatagenError(f"{source} has format version {data.get('format_version')!r}; this datagen reads version {FORMAT_VERSION}")
+        content = {key: value for key, value in data.items() if key != "digest"}
+        try:
+            digest = canonical_digest(content)
+        except ValueError as error:  # NaN and infinity are no JSON
+            raise DatagenError(f"{source}: {error}") from None
+        if data.get("digest") != digest:
+            raise VerificationError(f"{source} was edited: its digest is {data.get('digest')}, its content has {digest}")
+        try:
+            manifest = cls.model_validate(data)
+        except ValidationError as error:
+            raise DatagenError(f"{source}: {explain(error, cls)}") from None
+        if manifest.recipe_digest != manifest.plan.recipe.digest:
+            raise VerificationError(f"{source} was edited: its recipe_digest is not that of its recipe")
+        return manifest
+
+    @classmethod
+    def load(cls, path: str | Path) -> Manifest:
+        """Read a manifest file.
+
+        :raises DatagenError: it cannot be read, is no JSON or no manifest
+        :raises VerificationError: it was edited
+        """
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise DatagenError(f"cannot read the manifest {path}: {error.strerror}") from None
+        except (ValueError, RecursionError) as error:
+            raise DatagenError(f"{path} is not a JSON manifest: {error}") from None
+        return cls.parse(data, str(path))
+
+    def to_json(self) -> str:
+        """The manifest as a JSON file's text, one shard a line."""
+        head = self.model_dump(exclude={"shards", "digest"})
+        lines = ",\n".join("  " + json.dumps(record.model_dump()) for record in self.shards)
+        return json.dumps(head, indent=1)[:-2] + f',\n "shards": [\n{lines}\n ],\n "digest": "{self.digest}"\n}}\n'

@@ -1,0 +1,73 @@
+"""From a recipe to shards: who writes what, how large it gets, how much memory a worker needs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from datagen.errors import DatagenError
+from datagen.recipe import Recipe
+
+CHUNK = 256  # samples of an inner chunk, and the block that engines evaluate: see simulate.py
+SHARD = 4096  # samples of a shard by default: one task, one file an array, one ledger line
+BYTES_PER_CELL = 8  # complex64
+
+WORKER_BASE_BYTES = 450 << 20  # a worker with torch and zarr loaded, before any work (benchmarks/results/datagen.json)
+COPIES = 4  # of a shard's samples that exist at once while it is simulated, encoded and read back
+
+
+@dataclass(frozen=True, order=True)
+class Shard:
+    """A run of samples of one split: one task, one file in each array."""
+
+    split: str
+    index: int
+    start: int
+    stop: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.split}-{self.index:06d}"
+
+    def __str__(self) -> str:
+        return f"{self.split} shard {self.index} (samples {self.start} to {self.stop - 1})"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe cut into shards of ``shard_samples``."""
+
+    recipe: Recipe
+    shard_samples: int = SHARD
+
+    def __post_init__(self) -> None:
+        if self.shard_samples < CHUNK or self.shard_samples % CHUNK:
+            raise DatagenError(f"shard size {self.shard_samples} is not allowed; give a multiple of {CHUNK}")
+
+    @property
+    def shards(self) -> list[Shard]:
+        return [
+            Shard(split, index, start, min(start + self.shard_samples, size))
+            for split, size in self.recipe.splits.items()
+            for index, start in enumerate(range(0, size, self.shard_samples))
+        ]
+
+    @property
+    def samples(self) -> int:
+        return sum(self.recipe.splits.values())
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of one sample in all its arrays."""
+        return math.prod(self.recipe.sample_shape) * BYTES_PER_CELL * len(self.recipe.arrays)
+
+    @property
+    def store_bytes(self) -> int:
+        """Bytes on disk, nearly: arrays are stored uncompressed, in whole chunks."""
+        chunks = sum(math.ceil(size / CHUNK) for size in self.recipe.splits.values())
+        return chunks * CHUNK * self.sample_bytes
+
+    @property
+    def worker_bytes(self) -> int:
+        """Estimated peak memory of one worker process."""
+        return WORKER_BASE_BYTES + COPIES * self.shard_samples * self.sample_bytes

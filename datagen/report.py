@@ -1,0 +1,162 @@
+"""What a store holds, in numbers and in a picture."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datagen.store import Store
+
+LOOKED_AT = 2048  # samples of the first split that the measured figures and the picture come from
+
+
+def summary(store: Store) -> dict[str, Any]:
+    """What ``datagen inspect`` prints: provenance from the manifest, and figures measured on the first samples.
+
+    :returns: JSON-ready dictionary; energies are means of ||.||_F^2, ``nmse_db`` that of taking X or Y for Z, and
+        ``correlation`` the mean of |<A, Z>| / (||A|| ||Z||)
+    """
+    manifest, recipe = store.manifest, store.recipe
+    angles, delays = recipe.sample_shape
+    energies = {
+        split: {
+            name: sum(r.arrays[name].energy * (r.stop - r.start) for r in manifest.shards if r.split == split) / size
+            for name in recipe.arrays
+        }
+        for split, size in recipe.splits.items()
+    }
+    root = Path(store.path)
+    return {
+        "path": str(store.path),
+        "name": manifest.name,
+        "samples": recipe.splits,
+        "arrays": list(recipe.arrays),
+        "sample_shape": {"angle": angles, "delay": delays},
+        "bytes": sum(file.stat().st_size for file in root.rglob("*") if file.is_file()) if root.is_dir() else None,
+        "shards": len(manifest.shards),
+        "shard_samples": manifest.shard_samples,
+        "recipe": recipe.model_dump(mode="json"),
+        "recipe_digest": manifest.recipe_digest,
+        "digest": manifest.digest,
+        "created": manifest.created,
+        "producer": manifest.producer.model_dump(),
+        "mean_energy": energies,
+        "measured": measure(_first(store)),
+    }
+
+
+def _first(store: Store) -> dict[str, NDArray[np.complex64]]:
+    """Arrays of the first :data:`LOOKED_AT` samples of the first split."""
+    split = store[next(iter(store))]
+    return {name: np.asarray(getattr(split, name)[:LOOKED_AT]) for name in store.recipe.arrays}
+
+
+def measure(arrays: dict[str, NDArray[np.complex64]]) -> dict[str, Any]:
+    """Figures of some samples: relation of each array to the target Z, where the power lies in delay and angle."""
+    result: dict[str, Any] = {"samples": len(arrays["X"])}
+    target = arrays.get("Z", arrays["X"])
+    for name in arrays:
+        profile = np.square(np.abs(arrays[name])).mean(axis=(0, 1))
+        taps = np.arange(len(profile))
+        mean = float((profile * taps).sum() / profile.sum())
+        result[name] = {
+            "mean_delay_taps": mean,
+            "rms_delay_taps": float(np.sqrt((profile * (taps - mean) ** 2).sum() / profile.sum())),
+            "energy_in_32_strongest_cells": float(np.mean(_strongest_share(arrays[name], 32))),
+        }
+        if name != "Z":
+            error = np.square(np.abs(target - arrays[name])).sum(axis=(1, 2)) / np.square(np.abs(target)).sum(axis=(1, 2))
+            result[name]["correlation"] = float(correlation(arrays[name], target).mean())
+            result[name]["nmse_db"] = float(10 * np.log10(error.mean())) if error.any() else None
+    return result
+
+
+def _strongest_share(array: NDArray[np.complex64], cells: int) -> NDArray[np.float32]:
+    power = np.sort(np.square(np.abs(array)).reshape(len(array), -1), axis=1)[:, ::-1]
+    share: NDArray[np.float32] = power[:, :cells].sum(axis=1) / power.sum(axis=1)
+    return share
+
+
+def correlation(a: NDArray[np.complex64], b: NDArray[np.complex64]) -> NDArray[np.float64]:
+    """|<a, b>| / (||a|| ||b||) of each sample, shape [sample]."""
+    inner = np.abs(np.einsum("nad,nad->n", a.conj(), b))
+    scale: NDArray[np.float64] = np.linalg.norm(a, axis=(1, 2)) * np.linalg.norm(b, axis=(1, 2))
+    return inner / np.maximum(scale, np.finfo(np.float32).tiny)
+
+
+def table(facts: dict[str, Any]) -> str:
+    """The summary as text."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(record=True, width=110, file=open(os.devnull, "w"))  # noqa: SIM115 - rich keeps and closes nothing
+    with console.file:
+        head = Table(show_header=False, box=None)
+        shape = facts["sample_shape"]
+        head.add_row("data set", f"{facts['name']}, made {facts['created']} by datagen {facts['producer']['datagen']} ({facts['producer']['engine']})")
+        head.add_row("samples", ", ".join(f"{n} {split}" for split, n in facts["samples"].items()))
+        head.add_row("arrays", f"{', '.join(facts['arrays'])}: complex64 [sample, {shape['angle']} angles, {shape['delay']} delays]")
+        size = f"{facts['bytes'] / 1e6:.1f} MB in " if facts["bytes"] is not None else ""
+        head.add_row("size", f"{size}{facts['shards']} shards of {facts['shard_samples']} samples")
+        head.add_row("recipe", ", ".join(f"{k} {v}" for k, v in facts["recipe"].items() if k not in ("name", "dataset_version", "train", "val", "test")))
+        head.add_row("digest", facts["digest"])
+        console.print(head)
+        measured = Table(title=f"measured on the first {facts['measured']['samples']} samples", title_justify="left")
+        for column in ("array", "mean energy", "mean delay [taps]", "RMS delay [taps]", "energy in 32 cells", "correlation with Z", "NMSE as Z [dB]"):
+            measured.add_column(column, justify="left" if column == "array" else "right")
+        first = next(iter(facts["mean_energy"].values()))
+        for name in facts["arrays"]:
+            row = facts["measured"][name]
+            measured.add_row(
+                name, f"{first[name]:.4g}", f"{row['mean_delay_taps']:.2f}", f"{row['rms_delay_taps']:.2f}",
+                f"{row['energy_in_32_strongest_cells']:.3f}",
+                f"{row['correlation']:.3f}" if "correlation" in row else "", f"{row['nmse_db']:.2f}" if row.get("nmse_db") is not None else "",
+            )  # fmt: skip
+        console.print(measured)
+        return console.export_text()
+
+
+def plot(store: Store, out: Path, sample: int = 0) -> None:
+    """Draw a store: one sample's magnitudes, power over delay and over angle, and the correlation with the target.
+
+    :param out: picture file; the ending chooses the kind (png, pdf, svg)
+    :param sample: which of the first samples to show
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    arrays = _first(store)
+    target = "Z" if "Z" in arrays else "X"
+    colours = {"X": "tab:blue", "Y": "tab:orange", "Z": "tab:green"}
+    figure, axes = plt.subplots(2, 3, figsize=(12, 7), layout="constrained")
+    peak = max(float(np.abs(array[sample]).max()) for array in arrays.values())
+    titles = {"X": "X: downlink now", "Y": "Y: uplink later", "Z": "Z: downlink later"}
+    for axis, name in zip(axes[0], ("X", "Y", "Z"), strict=True):
+        if name not in arrays:
+            axis.set_axis_off()
+            continue
+        image = axis.imshow(20 * np.log10(np.abs(arrays[name][sample]) / peak + 1e-6), vmin=-40, vmax=0, origin="lower", aspect="auto")
+        axis.set(title=titles[name], xlabel="delay [tap]", ylabel="angle [bin]")
+    figure.colorbar(image, ax=axes[0], label=f"magnitude of sample {sample} [dB]")
+    for axis, other, label in ((axes[1, 0], 1, "delay [tap]"), (axes[1, 1], 2, "angle [bin]")):
+        for name, array in arrays.items():
+            power = np.square(np.abs(array)).mean(axis=(0, other))
+            axis.plot(10 * np.log10(power / power.sum()), label=name, color=colours[name])
+        axis.set(xlabel=label, ylabel="share of the mean power [dB]", title="power-delay profile" if other == 1 else "angular spectrum")
+        axis.legend()
+        axis.grid(alpha=0.3)
+    for name in arrays:
+        if name != target:
+            values = correlation(arrays[name], arrays[target])
+            axes[1, 2].hist(values, bins=np.linspace(0, 1, 41), alpha=0.6, color=colours[name], label=f"{name}–{target}, mean {values.mean():.2f}")
+    axes[1, 2].set(xlabel="|⟨A, B⟩| / (‖A‖ ‖B‖)", ylabel="samples", title="correlation with the target")
+    axes[1, 2].legend()
+    figure.suptitle(f"{store.manifest.name}: {len(arrays['X'])} samples, {arrays['X'].shape[1]} angles × {arrays['X'].shape[2]} delays")
+    figure.savefig(out, dpi=110)
+    plt.close(figure)

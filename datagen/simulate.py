@@ -1,0 +1,105 @@
+"""Triples without a store: by index, or as an endless stream drawn on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datagen.errors import DatagenError
+from datagen.plan import CHUNK, Shard
+from datagen.recipe import SPLITS, Recipe
+from datagen.scenarios import Engine, Triple, make_engine
+
+
+def block(engine: Engine, split: str, indices: NDArray[np.int64]) -> Triple:
+    """At most :data:`CHUNK` samples, always computed as a full block.
+
+    Fixed shapes keep a sample's bits the same whichever samples are computed beside it: library kernels may round
+    differently in the remainder of a batch.
+    """
+    full = np.resize(indices, CHUNK)
+    return Triple(*(array[: len(indices)] for array in engine(engine.draw(split, full))))
+
+
+def sample(
+    recipe: Recipe,
+    indices: Sequence[int] | NDArray[np.int64] | range,
+    split: str = "train",
+    *,
+    batch_size: int = CHUNK,
+    engine: str = "closed-form",
+    device: str = "cpu",
+) -> Iterator[Triple]:
+    """Iterate over triples by sample index, without any store: the very samples that a store of this recipe holds.
+
+    :param recipe: what to simulate
+    :param indices: sample indices, any order, not bounded by the split's size, shape [n]
+    :param split: ``train``, ``val`` or ``test``
+    :param batch_size: samples in each triple yielded; the last may have fewer
+    :param engine: ``closed-form`` or ``sionna``
+    :param device: torch device of the results, ``cpu`` or ``cuda``
+    :returns: iterator of (X, Y, Z), each complex64 [batch, angle, delay] on the device
+    :raises DatagenError: unknown split, engine or device; a negative index; a batch size below 1
+    """
+    import torch
+
+    order = np.asarray(indices, dtype=np.int64)
+    if split not in SPLITS:
+        raise DatagenError(f"unknown split {split!r}; allowed: {', '.join(SPLITS)}")
+    if order.ndim != 1 or (len(order) and order.min() < 0):
+        raise DatagenError("indices must be a list of sample numbers, 0 and up")
+    if batch_size < 1:
+        raise DatagenError(f"batch_size {batch_size} is not allowed; give 1 or more")
+    simulator = make_engine(recipe, engine, device)
+
+    def batches() -> Iterator[Triple]:
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            blocks = [block(simulator, split, batch[i : i + CHUNK]) for i in range(0, len(batch), CHUNK)]
+            yield blocks[0] if len(blocks) == 1 else Triple(*map(torch.cat, zip(*blocks, strict=True)))
+
+    return batches()
+
+
+def stream(recipe: Recipe, batch_size: int = CHUNK, *, seed: int | None = None, device: str = "cpu") -> Iterator[Triple]:
+    """Endless stream of fresh triples drawn on the device itself: the law of :func:`sample` at the device's own speed.
+
+    Samples are not tied to an index and differ between devices; use it to train, never to evaluate.
+
+    :param recipe: what to simulate; its sizes and seed are not used
+    :param batch_size: samples in each triple
+    :param seed: seed of the device's generator; None takes a random one
+    :param device: torch device, ``cpu`` or ``cuda``
+    :returns: iterator of (X, Y, Z), each complex64 [batch_size, angle, delay] on the device
+    :raises DatagenError: unknown device, or a batch size below 1
+    """
+    import torch
+
+    if batch_size < 1:
+        raise DatagenError(f"batch_size {batch_size} is not allowed; give 1 or more")
+    simulator = make_engine(recipe, "closed-form", device)
+    generator = torch.Generator(device)
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(seed)
+
+    def batches() -> Iterator[Triple]:
+        while True:
+            yield simulator(simulator.draw_on_device(batch_size, generator))
+
+    return batches()
+
+
+def simulate_shard(engine: Engine, shard: Shard) -> dict[str, NDArray[np.complex64]]:
+    """All arrays of a shard, each complex64 [stop - start, angle, delay], in blocks aligned to :data:`CHUNK`."""
+    recipe = engine.recipe
+    out = {name: np.empty((shard.stop - shard.start, *recipe.sample_shape), np.complex64) for name in recipe.arrays}
+    for start in range(shard.start, shard.stop, CHUNK):
+        indices = np.arange(start, min(start + CHUNK, shard.stop))
+        triple = block(engine, shard.split, indices)
+        for name, array in out.items():
+            array[indices - shard.start] = getattr(triple, name).cpu().numpy()
+    return out

@@ -1,0 +1,198 @@
+"""Stores of FORMAT.md: the only file that imports zarr."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BytesCodec, Crc32cCodec
+
+from datagen.errors import DatagenError
+from datagen.manifest import FORMAT, FORMAT_VERSION, Manifest
+from datagen.plan import CHUNK, Plan, Shard
+from datagen.recipe import Recipe, parse
+
+DIMENSIONS = ("sample", "angle", "delay")
+LONG_NAMES = {"X": "downlink CSI at the first symbol", "Y": "uplink CSI at the last symbol", "Z": "downlink CSI at the last symbol"}
+
+
+def create(path: Path, plan: Plan) -> None:
+    """Lay out an empty, incomplete store; an existing one is kept as it is, so that a resumed run may call this too."""
+    attributes = {
+        "format": FORMAT, "format_version": FORMAT_VERSION, "version": plan.recipe.dataset_version, "complete": False,
+        "recipe": plan.recipe.model_dump(mode="json"), "recipe_digest": plan.recipe.digest,
+    }  # fmt: skip
+    if "Z" not in plan.recipe.arrays:
+        attributes["target"] = "X"
+    root = zarr.open_group(path, mode="a", zarr_format=3, attributes=attributes)
+    for split, size in plan.recipe.splits.items():
+        group = root.require_group(split)
+        for name in plan.recipe.arrays:
+            if name in group:
+                continue
+            group.create_array(
+                name,
+                shape=(size, *plan.recipe.sample_shape),
+                dtype="complex64",
+                chunks=(CHUNK, *plan.recipe.sample_shape),
+                shards=(plan.shard_samples, *plan.recipe.sample_shape),
+                serializer=BytesCodec(endian="little"),
+                compressors=[Crc32cCodec()],
+                filters=None,
+                fill_value=complex("nan+nanj"),
+                dimension_names=DIMENSIONS,
+                attributes={"long_name": LONG_NAMES[name], "units": "1"},
+            )
+
+
+def write(path: Path, shard: Shard, arrays: Mapping[str, NDArray[np.complex64]]) -> None:
+    """Write one whole shard of every array. A shard is one file, put in place by an atomic rename."""
+    group = zarr.open_group(path, mode="r+", path=shard.split, use_consolidated=False)
+    for name, array in arrays.items():
+        _array(group, name)[shard.start : shard.stop] = array
+
+
+def read(path: Path, shard: Shard, name: str) -> NDArray[np.complex64]:
+    """The samples of one shard, complex64 [stop - start, angle, delay]; missing ones are NaN.
+
+    :raises Exception: what zarr raises for a truncated file or a checksum that does not hold
+    """
+    group = zarr.open_group(path, mode="r", path=shard.split, use_consolidated=False)
+    values: NDArray[np.complex64] = np.asarray(_array(group, name)[shard.start : shard.stop])
+    return values
+
+
+def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    array = group[name]
+    if not isinstance(array, zarr.Array):
+        raise DatagenError(f"{group.name}/{name} is not an array")
+    return array
+
+
+def shard_file(shard: Shard, name: str) -> str:
+    """Path of a shard's file within the store."""
+    return f"{shard.split}/{name}/c/{shard.index}/0/0"
+
+
+def finish(path: Path, manifest: Manifest) -> None:
+    """Mark a store complete: sweep unfinished writes, embed the manifest, consolidate metadata, flush to disk."""
+    for leftover in path.rglob("*.partial"):
+        leftover.unlink()
+    root = zarr.open_group(path, mode="r+", use_consolidated=False)
+    root.attrs.update({"manifest": manifest.model_dump(mode="json"), "complete": True})
+    with warnings.catch_warnings():  # readers that know consolidated metadata (xarray) ask for it; others ignore it
+        warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
+        for group in (*manifest.plan.recipe.splits, None):
+            zarr.consolidate_metadata(str(path), path=group)
+    for file in path.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+
+
+class Split:
+    """One split of a store. ``X``, ``Y`` and ``Z`` are zarr arrays, complex64 [sample, angle, delay]; slices are numpy.
+
+    Where the store keeps no ``Z`` (the target is ``X``), ``Z`` is ``X``; where it keeps no ``Y``, reading it raises.
+    """
+
+    def __init__(self, group: zarr.Group, target: str) -> None:
+        self._group, self._target = group, target
+
+    def __len__(self) -> int:
+        return self.X.shape[0]
+
+    def __repr__(self) -> str:
+        return f"<Split of {len(self)} samples: {', '.join(sorted(self._group.array_keys()))} {self.X.shape[1:]}>"
+
+    @property
+    def X(self) -> zarr.Array[Any]:
+        """Downlink CSI at the first symbol."""
+        return _array(self._group, "X")
+
+    @property
+    def Y(self) -> zarr.Array[Any]:
+        """Uplink CSI at the last symbol, the side information.
+
+        :raises DatagenError: the store has none
+        """
+        if "Y" not in self._group:
+            raise DatagenError(f"{self._group.store_path} has no side information Y")
+        return _array(self._group, "Y")
+
+    @property
+    def Z(self) -> zarr.Array[Any]:
+        """Target: downlink CSI at the last symbol."""
+        return _array(self._group, self._target)
+
+
+class Store(Mapping[str, Split]):
+    """An opened store: a mapping from split name to :class:`Split`."""
+
+    def __init__(self, path: str | Path, root: zarr.Group) -> None:
+        self.path, self._root = path, root
+
+    def __getitem__(self, split: str) -> Split:
+        if split not in set(self):
+            raise KeyError(f"{self.path} has no split {split!r}; it has {', '.join(self)}")
+        group = self._root[split]
+        assert isinstance(group, zarr.Group)
+        return Split(group, str(self._root.attrs.get("target", "Z")))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.recipe.splits)
+
+    def __len__(self) -> int:
+        return len(self.recipe.splits)
+
+    def __repr__(self) -> str:
+        return f"<Store {self.path}: {self.recipe.label}, {', '.join(f'{n} {split}' for split, n in self.recipe.splits.items())}>"
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that the store was made from."""
+        return parse(self._root.attrs["recipe"], f"{self.path}: recipe")
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest that the store carries.
+
+        :raises DatagenError: it has none
+        :raises VerificationError: it was edited
+        """
+        return Manifest.parse(self._root.attrs.get("manifest"), f"the manifest of {self.path}")
+
+
+def open_store(path: str | Path) -> Store:
+    """Open a finished store for reading.
+
+    :param path: directory of the store
+    :returns: mapping of splits, e.g. ``open_store(path)["train"].X[:10]``
+    :raises DatagenError: there is no store, it is of another format or version, or it is not complete
+    """
+    try:
+        root = zarr.open_group(path, mode="r", use_consolidated=False)
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        hint = f"; an unfinished run lies in {path}.wip, give the same command again to go on" if Path(f"{path}.wip").is_dir() else ""
+        raise DatagenError(f"{path} is not a datagen store ({type(error).__name__}){hint}") from None
+    attributes = dict(root.attrs)
+    if attributes.get("format") != FORMAT:
+        raise DatagenError(f"{path} is a Zarr group but no {FORMAT} store; see datagen/FORMAT.md")
+    if attributes.get("format_version") != FORMAT_VERSION:
+        raise DatagenError(f"{path} has format version {attributes.get('format_version')!r}; this datagen reads version {FORMAT_VERSION}")
+    if attributes.get("complete") is not True:
+        raise DatagenError(f"{path} is not complete; give the command that made it again to go on")
+    store = Store(path, root)
+    for split, size in store.recipe.splits.items():
+        for name in store.recipe.arrays:
+            node = root.get(f"{split}/{name}")
+            expected = (size, *store.recipe.sample_shape)
+            if not isinstance(node, zarr.Array) or node.shape != expected or node.dtype != np.complex64:
+                raise DatagenError(f"{path}: {split}/{name} is not the complex64 array {expected} that its recipe asks for")
+    return store
