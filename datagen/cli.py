@@ -226,16 +226,18 @@ def verify(store_path: Path, manifest_file: Path | None, as_json: bool, quiet: b
     from datagen.store import open_store
 
     store = open_store(store_path)
-    manifest = store.manifest if manifest_file is None else Manifest.load(manifest_file)
-    bad = execute.verify(store, manifest, progress=not quiet)
-    facts = {"path": str(store_path), "name": manifest.name, "digest": manifest.digest, "shards": len(manifest.shards), "bad": bad, "ok": not bad}
+    manifest = None if manifest_file is None else Manifest.load(manifest_file)
+    name, digest = (manifest or store.manifest).name, (manifest or store.manifest).digest
+    found = execute.verify(store, manifest, progress=not quiet)
     if as_json:
-        click.echo(json.dumps(facts))
-    elif bad:
-        click.echo("\n".join(f"bad: {line}" for line in bad))
+        facts = {"path": str(store_path), "name": name, "digest": digest, "shards": found.shards, "ok": not found.bad, "bad": found.bad}
+        click.echo(json.dumps({**facts, "identical_shards": found.identical, "relative_error": found.error}))
+    elif found.bad:
+        click.echo("\n".join(f"bad: {line}" for line in found.bad))
     elif not quiet:
-        click.echo(f"{store_path}: all {len(manifest.shards)} shards hold the samples of {manifest.name}; {manifest.digest}")
-    if bad:
+        how = "bit for bit" if found.identical == found.shards else f"{found.identical} bit for bit, the others to {found.error:.1e} relative"
+        click.echo(f"{store_path}: all {found.shards} shards hold the samples of {name}, {how}; {digest}")
+    if found.bad:
         sys.exit(1)
 
 

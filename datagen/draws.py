@@ -9,6 +9,7 @@ Source: J. K. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -44,10 +45,10 @@ def words(seed: int, stream: str, indices: Sequence[int] | NDArray[np.int64], wo
 
 def _runs(indices: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
     """(position, first index, count) of each run of consecutive indices."""
-    edges = np.flatnonzero(np.diff(indices) != 1) + 1
-    starts = [0, *edges.tolist()] if len(indices) else []
-    for start, end in zip(starts, [*starts[1:], len(indices)], strict=True):
-        yield start, int(indices[start]), end - start
+    edges = [0, *(np.flatnonzero(np.diff(indices) != 1) + 1).tolist(), len(indices)]
+    for start, end in itertools.pairwise(edges):
+        if end > start:
+            yield start, int(indices[start]), end - start
 
 
 def halves(raw: NDArray[np.uint64]) -> NDArray[np.uint32]:

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from datagen import store as stores
 from datagen.errors import DatagenError, Interrupted, VerificationError
 from datagen.ledger import Ledger
-from datagen.manifest import TOLERANCE, Manifest, Producer, ShardRecord, fingerprint, relative_error, sample_digest
+from datagen.manifest import TOLERANCE, Manifest, Producer, ShardRecord, relative_error, sample_digest
 from datagen.plan import CHUNK, SHARD, Plan, Shard
 from datagen.recipe import Recipe, parse
-from datagen.scenarios import Engine, check_device, make_engine
+from datagen.scenarios import Engine, check_device, check_engine, make_engine
 from datagen.simulate import simulate_shard
 
 if TYPE_CHECKING:
@@ -94,10 +94,7 @@ def write_shard(task: tuple[Job, Shard, ShardRecord | None]) -> ShardRecord | Fa
             return known
         with _one_thread():
             arrays = simulate_shard(_engine(job.recipe_json, job.engine, job.device), shard)
-        record = ShardRecord(
-            split=shard.split, index=shard.index, start=shard.start, stop=shard.stop,
-            arrays={name: fingerprint(array, shard.start) for name, array in arrays.items()},
-        )  # fmt: skip
+        record = ShardRecord.of(shard, arrays)
         stores.write(ledger.data, shard, arrays)
         if bad := bad_arrays(ledger.data, record):
             return Failure(shard, "; ".join(f"{name} reads back {reason}" for name, reason in bad.items()))
@@ -164,9 +161,10 @@ def generate(
         raise DatagenError(f"the directory {ledger.out.parent} does not exist; make it first")
     if workers < 0:
         raise DatagenError(f"{workers} workers are not allowed; give 0 (this process) or more")
+    check_engine(engine)
     if (finished := _existing(ledger, recipe, force)) is not None:
         return finished
-    if scheduler is None:
+    if scheduler is None:  # a cluster's workers may have devices that this machine lacks
         check_device(device)
     job = Job(str(ledger.out), recipe.model_dump_json(), shard_samples, engine, device)
     with ledger.locked():
@@ -327,32 +325,59 @@ def check_workers(client: Client, directory: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def verify(store: stores.Store, manifest: Manifest | None = None, *, threads: int | None = None, progress: bool = False) -> list[str]:
-    """Read every shard of a store and compare its digests with a manifest.
+@dataclass(frozen=True)
+class Verification:
+    """What :func:`verify` found."""
+
+    bad: list[str]  # one line for each array of a shard that is not what it should be; empty when all is well
+    shards: int
+    identical: int  # shards with the very bits of the manifest
+    error: float  # largest relative error of the other good ones, estimated from their sketches
+
+
+def verify(store: stores.Store, manifest: Manifest | None = None, *, threads: int | None = None, progress: bool = False) -> Verification:
+    """Read every shard of a store and check every digest.
+
+    A store is first held to the manifest that it carries, bit for bit. A released manifest may have been made on another
+    machine, where floating point rounds otherwise: its samples may differ by 1e-5 relative.
 
     :param store: an opened store
-    :param manifest: what the store should hold; by default the manifest that it carries
+    :param manifest: released manifest that the store should be a making of
     :param threads: shards read at a time
-    :returns: one line for each bad array of a shard; empty when all is well
-    :raises VerificationError: the manifest was edited, or is of another recipe than the store
+    :raises VerificationError: a manifest was edited, or is of another recipe than the store
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    expected = store.manifest if manifest is None else manifest
+    own = store.manifest
+    expected = own if manifest is None else manifest
     if expected.recipe_digest != store.recipe.digest:
         raise VerificationError(
             f"{store.path} was made from recipe {store.recipe.digest}, the manifest {expected.name} is of {expected.recipe_digest}"
         )
+    path = Path(store.path)
+    bad, identical, worst = [], 0, 0.0
+    intact = set()
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        with _progress_bar(own.plan, progress) as advance:
+            for record, wrong in zip(own.shards, pool.map(lambda record: bad_arrays(path, record), own.shards), strict=True):
+                bad += [f"{record.shard}: {reason}" for reason in wrong.values()]
+                advance(record.stop - record.start)
+                if not wrong:
+                    intact.add((record.shard, record.digests))
+        if manifest is None or bad:
+            return Verification(bad, len(own.shards), len(intact), worst)
 
-    def check(record: ShardRecord) -> tuple[ShardRecord, dict[str, str]]:
-        return record, bad_arrays(Path(store.path), record)
+        def error(record: ShardRecord) -> float:
+            if (record.shard, record.digests) in intact:
+                return 0.0
+            return relative_error(record, ShardRecord.of(record.shard, {name: stores.read(path, record.shard, name) for name in record.arrays}))
 
-    lines = []
-    with _progress_bar(expected.plan, progress) as advance, ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        for record, bad in pool.map(check, expected.shards):
-            lines += [f"{record.shard}: {reason}" for reason in bad.values()]
-            advance(record.stop - record.start)
-    return lines
+        for record, off in zip(expected.shards, pool.map(error, expected.shards), strict=True):
+            identical += (record.shard, record.digests) in intact
+            worst = max(worst, off)
+            if off > TOLERANCE:
+                bad.append(f"{record.shard}: its samples differ from those of {expected.name} by {off:.1e} relative, more than {TOLERANCE:g}")
+    return Verification(bad, len(expected.shards), identical, worst)
 
 
 @dataclass(frozen=True)
@@ -366,9 +391,8 @@ class Comparison:
 
 def compare(expected: Manifest, found: Manifest) -> Comparison:
     """Compare two manifests of one recipe shard by shard."""
-    pairs = [(a.arrays.values(), b.arrays.values()) for a, b in zip(expected.shards, found.shards, strict=True)]
-    identical = sum(all(x.sha256 == y.sha256 for x, y in zip(a, b, strict=True)) for a, b in pairs)
-    return Comparison(identical, len(pairs), max(relative_error(a, b) for a, b in pairs))
+    pairs = list(zip(expected.shards, found.shards, strict=True))
+    return Comparison(sum(a.digests == b.digests for a, b in pairs), len(pairs), max(relative_error(a, b) for a, b in pairs))
 
 
 def regenerate(manifest: Manifest, out: str | os.PathLike[str], **options: Any) -> tuple[stores.Store, Comparison]:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -61,9 +61,23 @@ class ShardRecord(_Model):
     stop: int = Field(ge=1)
     arrays: dict[str, Fingerprint]
 
+    @classmethod
+    def of(cls, shard: Shard, arrays: Mapping[str, NDArray[np.complex64]]) -> Self:
+        """The record of a shard's samples, each array complex64 [stop - start, angle, delay].
+
+        :raises VerificationError: an entry is not finite
+        """
+        prints = {name: fingerprint(array, shard.start) for name, array in arrays.items()}
+        return cls(split=shard.split, index=shard.index, start=shard.start, stop=shard.stop, arrays=prints)
+
     @property
     def shard(self) -> Shard:
         return Shard(self.split, self.index, self.start, self.stop)
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """SHA-256 of each array's samples."""
+        return tuple(fingerprint.sha256 for fingerprint in self.arrays.values())
 
 
 def sample_digest(array: NDArray[np.complex64]) -> str:
@@ -99,13 +113,12 @@ def _signs(stream: str, start: int, n: int) -> NDArray[np.complex64]:
     return (1 - 2 * bits.astype(np.float32)).astype(np.complex64)
 
 
-def relative_error(expected: Iterable[Fingerprint], found: Iterable[Fingerprint]) -> float:
-    """Relative error between two makings of the same samples, estimated from their sketches: ||A - B|| / ||A||."""
+def relative_error(expected: ShardRecord, found: ShardRecord) -> float:
+    """Relative error ||A - B|| / ||A|| between two makings of a shard, all arrays together, estimated from their sketches."""
     difference = energy = 0.0
-    for a, b in zip(expected, found, strict=True):
-        if a.sha256 != b.sha256:
-            difference += float(np.sum((np.array(a.sketch) - np.array(b.sketch)) ** 2)) / SKETCH
-        energy += a.energy
+    for name, a in expected.arrays.items():
+        difference += float(np.sum((np.array(a.sketch) - np.array(found.arrays[name].sketch)) ** 2)) / SKETCH
+        energy += a.energy * (expected.stop - expected.start)
     return float(np.sqrt(difference / energy)) if energy else float(difference > 0)
 
 

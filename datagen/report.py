@@ -93,8 +93,8 @@ def table(facts: dict[str, Any]) -> str:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(record=True, width=110, file=open(os.devnull, "w"))  # noqa: SIM115 - rich keeps and closes nothing
-    with console.file:
+    with open(os.devnull, "w") as nowhere:
+        console = Console(record=True, width=120, file=nowhere, markup=False)
         head = Table(show_header=False, box=None)
         shape = facts["sample_shape"]
         head.add_row("data set", f"{facts['name']}, made {facts['created']} by datagen {facts['producer']['datagen']} ({facts['producer']['engine']})")

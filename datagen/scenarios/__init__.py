@@ -51,8 +51,7 @@ def make_engine(recipe: Recipe, engine: str = "closed-form", device: str = "cpu"
     """
     import torch
 
-    if engine not in ENGINES:
-        raise DatagenError(f"unknown engine {engine!r}; allowed: {', '.join(ENGINES)}")
+    check_engine(engine)
     check_device(device)
     if not isinstance(recipe, CDLRecipe):
         raise DatagenError(f"no engine simulates the scenario {recipe.scenario!r}")
@@ -63,6 +62,12 @@ def make_engine(recipe: Recipe, engine: str = "closed-form", device: str = "cpu"
     from datagen.scenarios.cdl import ClosedForm
 
     return ClosedForm(recipe, torch.device(device))
+
+
+def check_engine(engine: str) -> None:
+    """:raises DatagenError: there is no engine of that name"""
+    if engine not in ENGINES:
+        raise DatagenError(f"unknown engine {engine!r}; allowed: {', '.join(ENGINES)}")
 
 
 def check_device(device: str) -> None:

@@ -14,7 +14,7 @@ from datagen.recipe import CDLRecipe
 from datagen.scenarios import Triple
 from datagen.scenarios.cdl import AOA, ZOA, ZOD, CDLEngine, Draws
 
-BATCH = 32  # samples at a time: Sionna holds every ray of every antenna in double precision
+BATCH = 16  # samples at a time: Sionna holds every ray of every antenna in double precision
 
 
 class Sionna(CDLEngine):
@@ -60,7 +60,7 @@ class Sionna(CDLEngine):
             h, delays = paths[key]
             instant = h[..., 1:] if look.time_s else h[..., :1]
             response = cir_to_ofdm_channel(self.frequencies + look.offset_hz, instant, delays)
-            arrays.append(to_angular_delay(response[:, 0, 0, 0, :, 0], self.recipe.crop_taps).to(torch.complex64))
+            arrays.append(to_angular_delay(response[:, 0, :, 0, 0, 0], self.recipe.crop_taps).to(torch.complex64))
         return Triple(*arrays)
 
     def _rays(self, phases: torch.Tensor, coupling: torch.Tensor) -> Rays:
@@ -95,8 +95,12 @@ class Sionna(CDLEngine):
         )  # fmt: skip
 
     def _impulse_response(self, rays: Rays, topology: Topology, carrier_hz: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Path coefficients at time 0 and at the horizon, [n, rx, rx_ant, tx, tx_ant, path, time], and delays [s]."""
+        """Path coefficients at time 0 and at the horizon, [n, rx, rx_ant, tx, tx_ant, path, time], and delays [s].
+
+        The BS antennas are handed on as receive antennas, which reciprocity allows: the OFDM response would otherwise
+        evaluate the phase of every path once for each transmit antenna.
+        """
         k_factor = torch.full((len(topology.velocities), 1, 1), self.profile.k_factor, dtype=torch.float64, device=self.device)
         rate_hz = 1 / self.recipe.horizon_s if self.recipe.horizon_s else 1.0
         h, delays = self.generators[carrier_hz](2, rate_hz, k_factor, rays, topology)
-        return h.permute(0, 2, 4, 1, 5, 3, 6), delays.permute(0, 2, 1, 3)
+        return h.permute(0, 2, 5, 1, 4, 3, 6), delays.permute(0, 2, 1, 3)

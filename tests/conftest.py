@@ -1,0 +1,62 @@
+"""Shared fixtures: a small recipe, a store of it, and the real console script."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from datagen import CDLRecipe, Store, generate
+
+DATAGEN = Path(sys.executable).with_name("datagen")
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def small_recipe(**changes: object) -> CDLRecipe:
+    """Physics of the default recipe, few samples: two full chunks and a part in train, a part of one in val."""
+    return CDLRecipe.model_validate({"train": 600, "val": 40, "test": 0, "seed": 7, **changes})
+
+
+@pytest.fixture
+def recipe() -> CDLRecipe:
+    return small_recipe()
+
+
+@pytest.fixture(scope="session")
+def small_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A finished store of :func:`small_recipe`, made in this process; tests must not change it."""
+    return generate(small_recipe(), tmp_path_factory.mktemp("store") / "small.zarr", shard_samples=256)
+
+
+def start_cli(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Popen[str]:
+    """Start the installed console script; warnings of our own modules are errors there too."""
+    return subprocess.Popen(
+        [DATAGEN, *map(str, arguments)], cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        env={**os.environ, "COLUMNS": "140"},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """Run the console script to its end in a directory of the test's own."""
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        process = start_cli(*arguments, cwd=tmp_path)
+        out, err = process.communicate(timeout=240)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    return run
+
+
+def assert_one_line_error(result: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    """The last line of stderr is the one message; progress bars and the like may stand before it, tracebacks may not."""
+    assert result.returncode == code, result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("datagen:")]
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in lines[0]
