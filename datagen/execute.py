@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-SCHEDULER_TIMEOUT_S = 10
+SCHEDULER_TIMEOUT_S = 5
 
 
 @dataclass(frozen=True)

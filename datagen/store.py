@@ -52,9 +52,14 @@ def create(path: Path, plan: Plan) -> None:
 
 
 def write(path: Path, shard: Shard, arrays: Mapping[str, NDArray[np.complex64]]) -> None:
-    """Write one whole shard of every array. A shard is one file, put in place by an atomic rename."""
+    """Write one whole shard of every array. A shard is one file, put in place by an atomic rename.
+
+    A file that lies there is removed first: zarr would read it to merge the last, partly filled shard into it, and what an
+    interrupted run left there may be damaged.
+    """
     group = zarr.open_group(path, mode="r+", path=shard.split, use_consolidated=False)
     for name, array in arrays.items():
+        (path / shard_file(shard, name)).unlink(missing_ok=True)
         _array(group, name)[shard.start : shard.stop] = array
 
 
