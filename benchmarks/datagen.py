@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
-import resource
 import sys
 import tempfile
 import time
@@ -23,7 +23,9 @@ from typing import Any
 
 import torch
 
-sys.path = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]  # this file is named like the package
+sys.path = [
+    entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent
+]  # this file is named like the package
 
 from datagen import store as stores
 from datagen.execute import Job, connect, write_shard
@@ -50,7 +52,12 @@ def naive(recipe: CDLRecipe, batch: int) -> Callable[[], int]:
 
     carrier = (recipe.downlink_carrier_ghz + recipe.uplink_carrier_ghz) / 2 * 1e9
     offset = (recipe.downlink_carrier_ghz - recipe.uplink_carrier_ghz) / 2 * 1e9
-    common: dict[str, Any] = {"polarization": "single", "polarization_type": "V", "carrier_frequency": carrier, "device": "cpu"}
+    common: dict[str, Any] = {
+        "polarization": "single",
+        "polarization_type": "V",
+        "carrier_frequency": carrier,
+        "device": "cpu",
+    }
     channel = CDL(
         recipe.model, recipe.delay_spread_ns * 1e-9, carrier, PanelArray(1, 1, antenna_pattern="omni", **common),
         PanelArray(1, recipe.antennas, antenna_pattern="38.901", **common),
@@ -78,12 +85,20 @@ def kernel(recipe: CDLRecipe, name: str, batch: int) -> Callable[[], int]:
     return run
 
 
+def pin(*cores: int) -> None:
+    """Hold every thread of this process to the given cores."""
+    for thread in os.listdir("/proc/self/task"):
+        os.sched_setaffinity(int(thread), cores)
+
+
 def peak_rss_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Peak resident memory of this process. Linux counts it anew after exec; getrusage would carry the parent's over."""
+    status = Path("/proc/self/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) * 1024
 
 
 def end_to_end(recipe: CDLRecipe, shards: int, workers: int) -> dict[str, Any]:
-    """Rate of whole shard tasks: 0 workers is this process. Start-up and each worker's first shard are not counted."""
+    """Rate of whole shard tasks, each process held to one core; 0 workers is this process. First shards are not counted."""
     plan = Plan(recipe.model_copy(update={"train": (shards + max(workers, 1)) * SHARD, "val": 0, "test": 0}))
     with tempfile.TemporaryDirectory() as directory:
         ledger = Ledger(Path(directory) / "bench.zarr")
@@ -94,19 +109,30 @@ def end_to_end(recipe: CDLRecipe, shards: int, workers: int) -> dict[str, Any]:
             tasks = [(job, shard, None) for shard in plan.shards]
             if workers == 0:
                 write_shard(tasks[0])
+                cores = os.sched_getaffinity(0)
+                pin(min(cores))
                 start = time.perf_counter()
                 results = [write_shard(task) for task in tasks[1:]]
-                seconds, memory = time.perf_counter() - start, [peak_rss_bytes()]
+                seconds, memory = time.perf_counter() - start, []
+                pin(*cores)
             else:
                 with connect(workers, None) as client:
                     names = list(client.scheduler_info()["workers"])
-                    for future in [client.submit(write_shard, task, workers=[name], pure=False) for task, name in zip(tasks, names, strict=False)]:
+                    for core, name in zip(sorted(os.sched_getaffinity(0)), names, strict=False):
+                        client.run(pin, core, workers=[name])
+                    for future in [
+                        client.submit(write_shard, task, workers=[name], pure=False)
+                        for task, name in zip(tasks, names, strict=False)
+                    ]:
                         future.result()
                     start = time.perf_counter()
                     results = client.gather(client.map(write_shard, tasks[workers:], pure=False))
                     seconds, memory = time.perf_counter() - start, list(client.run(peak_rss_bytes).values())
             assert all(isinstance(result, ShardRecord) for result in results), results
-    return {"triples_per_second": len(results) * SHARD / seconds, "peak_rss_bytes_per_worker": max(memory)}
+    return {
+        "triples_per_second": len(results) * SHARD / seconds,
+        "peak_rss_bytes_per_worker": max(memory, default=None),
+    }
 
 
 def main() -> None:
@@ -127,7 +153,11 @@ def main() -> None:
     results: dict[str, Any] = {
         "recipe_digest": recipe.digest,
         "threads": 1,
-        "machine": {"processor": _processor(), "python": platform.python_version(), **Producer.here("", "cpu").model_dump(include={"torch", "numpy", "zarr", "sionna"})},
+        "machine": {
+            "processor": _processor(),
+            "python": platform.python_version(),
+            **Producer.here("", "cpu").model_dump(include={"torch", "numpy", "zarr", "sionna"}),
+        },
         "naive_triples_per_second": best,
         "naive_by_batch": naive_rates,
         "sionna_triples_per_second": sionna,

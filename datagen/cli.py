@@ -15,7 +15,6 @@ import click
 from datagen.errors import DatagenError, Interrupted
 
 if TYPE_CHECKING:
-    from datagen.recipe import Recipe
     from datagen.store import Store
 
 COMMANDS = {
@@ -58,9 +57,13 @@ _OUT = click.option("--out", required=True, type=click.Path(path_type=Path), hel
 _JSON = click.option("--json", "as_json", is_flag=True, help="print the result as JSON")
 _QUIET = click.option("--quiet", is_flag=True, help="no progress bar, no closing words")
 _WORKERS = click.option(
-    "--workers", type=click.IntRange(0), help="local Dask workers, one process each; 0 works in this process  [default: one a core]"
+    "--workers",
+    type=click.IntRange(0),
+    help="local Dask workers, one process each; 0 works in this process  [default: one a core]",
 )
-_SCHEDULER = click.option("--scheduler", metavar="ADDRESS", help="run on this Dask cluster instead, e.g. tcp://host:8786")
+_SCHEDULER = click.option(
+    "--scheduler", metavar="ADDRESS", help="run on this Dask cluster instead, e.g. tcp://host:8786"
+)
 _DEVICE = click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda", help="device that computes")
 _FORCE = click.option("--force", is_flag=True, help="replace what is at --out, once the new store is complete")
 
@@ -96,10 +99,8 @@ def _recipe_options(scenario: str) -> list[click.Option]:
         if name == "scenario":
             continue
         flag = "--" + name.replace("_", "-")
-        flags = [flag]
-        for unit in ("ns", "mps", "ghz", "khz", "taps"):
-            if flag.endswith(f"-{unit}"):
-                flags.append(flag.removesuffix(f"-{unit}"))
+        units = ("-ns", "-mps", "-ghz", "-khz", "-taps")
+        flags = [flag, *(flag.removesuffix(unit) for unit in units if flag.endswith(unit))]
         kind: Any = field.annotation
         default = field.default
         if name == "speed_mps":
@@ -107,17 +108,30 @@ def _recipe_options(scenario: str) -> list[click.Option]:
         elif get_origin(kind) is Literal:
             kind = click.Choice(get_args(kind))
         shown = "from the model" if default == "" else f"{default:g}" if isinstance(default, float) else default
-        options.append(click.Option([*flags, name], type=kind, default=None, help=f"{field.description}  [default: {shown}]"))
+        options.append(
+            click.Option([*flags, name], type=kind, default=None, help=f"{field.description}  [default: {shown}]")
+        )
     return options
 
 
 def _scenario_command(scenario: str) -> click.Command:
     @click.command(scenario, help=COMMANDS[scenario])
     @_OUT
-    @click.option("--recipe", "recipe_file", type=click.Path(path_type=Path), help="TOML file of fields; options given here override it")
+    @click.option(
+        "--recipe",
+        "recipe_file",
+        type=click.Path(path_type=Path),
+        help="TOML file of fields; options given here override it",
+    )
     @_WORKERS
     @_SCHEDULER
-    @click.option("--engine", default="closed-form", show_default=True, metavar="closed-form|sionna", help="fast kernel, or the Sionna reference")
+    @click.option(
+        "--engine",
+        default="closed-form",
+        show_default=True,
+        metavar="closed-form|sionna",
+        help="fast kernel, or the Sionna reference",
+    )
     @_DEVICE
     @click.option("--shard-samples", type=int, help="samples of a shard, a multiple of 256  [default: 4096]")
     @_FORCE
@@ -134,7 +148,9 @@ def _scenario_command(scenario: str) -> click.Command:
         given = {name: value for name, value in fields.items() if value is not None}
         table = load(recipe_file) if recipe_file else {}
         if table.get("scenario", scenario) != scenario:
-            raise DatagenError(f"{recipe_file} is a recipe of scenario {table['scenario']!r}; give it to: datagen {table['scenario']}")
+            raise DatagenError(
+                f"{recipe_file} is a recipe of scenario {table['scenario']!r}; give it to: datagen {table['scenario']}"
+            )
         recipe = parse({**table, **given, "scenario": scenario}, str(recipe_file) if recipe_file else "options")
         plan = Plan(recipe, shard_samples or SHARD)
         workers = _default_workers(scheduler, len(plan.shards)) if workers is None else workers
@@ -158,13 +174,32 @@ def _print_made(store: Store, seconds: float, as_json: bool, quiet: bool, **more
     manifest = store.manifest
     samples = manifest.plan.samples
     if as_json:
-        facts = {"path": str(store.path), "name": manifest.name, "samples": store.recipe.splits, "shards": len(manifest.shards)}
-        click.echo(json.dumps({**facts, "recipe_digest": manifest.recipe_digest, "digest": manifest.digest, "seconds": seconds, **more}))
+        facts = {
+            "path": str(store.path),
+            "name": manifest.name,
+            "samples": store.recipe.splits,
+            "shards": len(manifest.shards),
+        }
+        click.echo(
+            json.dumps(
+                {
+                    **facts,
+                    "recipe_digest": manifest.recipe_digest,
+                    "digest": manifest.digest,
+                    "seconds": seconds,
+                    **more,
+                }
+            )
+        )
     elif not quiet:
-        click.echo(f"{store.path}: {manifest.name}, {samples} triples in {len(manifest.shards)} shards, complete and read back; {manifest.digest}")
+        click.echo(
+            f"{store.path}: {manifest.name}, {samples} triples in {len(manifest.shards)} shards, complete and read back; {manifest.digest}"
+        )
 
 
-def _print_dry_run(plan: Any, workers: int, scheduler: str | None, engine: str, device: str, out: Path, as_json: bool) -> None:
+def _print_dry_run(
+    plan: Any, workers: int, scheduler: str | None, engine: str, device: str, out: Path, as_json: bool
+) -> None:
     import shutil
 
     from datagen.execute import estimate_rate
@@ -186,10 +221,14 @@ def _print_dry_run(plan: Any, workers: int, scheduler: str | None, engine: str, 
     click.echo(f"{plan.recipe.label} ({plan.recipe.digest})")
     click.echo(f"samples  {', '.join(f'{n} {split}' for split, n in plan.recipe.splits.items())}")
     click.echo(f"arrays   {', '.join(plan.recipe.arrays)}, complex64 [sample, {angles} angles, {delays} delays]")
-    click.echo(f"disk     {plan.store_bytes / 1e9:.2f} GB in {len(plan.shards)} shards of {plan.shard_samples} samples{free}")
+    click.echo(
+        f"disk     {plan.store_bytes / 1e9:.2f} GB in {len(plan.shards)} shards of {plan.shard_samples} samples{free}"
+    )
     click.echo(f"memory   about {plan.worker_bytes / 1e9:.2f} GB a worker")
     where = f"{workers or 1} worker{'s' if workers > 1 else ''}"
-    total = f"; about {facts['seconds']:.0f} s with {where}, start-up not counted" if facts["seconds"] is not None else ""
+    total = (
+        f"; about {facts['seconds']:.0f} s with {where}, start-up not counted" if facts["seconds"] is not None else ""
+    )
     click.echo(f"time     {rate:.0f} triples/s a worker, measured here just now{total}")
     click.echo("nothing written (--dry-run)")
 
@@ -200,7 +239,12 @@ def _print_dry_run(plan: Any, workers: int, scheduler: str | None, engine: str, 
 @cli.command(help=COMMANDS["inspect"])
 @click.argument("store_path", metavar="STORE", type=click.Path(path_type=Path))
 @_JSON
-@click.option("--plot", "picture", type=click.Path(path_type=Path), help="draw magnitudes, power-delay profile, angular spectrum, correlation")
+@click.option(
+    "--plot",
+    "picture",
+    type=click.Path(path_type=Path),
+    help="draw magnitudes, power-delay profile, angular spectrum, correlation",
+)
 def inspect(store_path: Path, as_json: bool, picture: Path | None) -> None:
     from datagen import report
     from datagen.store import open_store
@@ -217,7 +261,12 @@ def inspect(store_path: Path, as_json: bool, picture: Path | None) -> None:
 
 @cli.command(help=COMMANDS["verify"])
 @click.argument("store_path", metavar="STORE", type=click.Path(path_type=Path))
-@click.option("--manifest", "manifest_file", type=click.Path(path_type=Path), help="released manifest to hold it to  [default: its own]")
+@click.option(
+    "--manifest",
+    "manifest_file",
+    type=click.Path(path_type=Path),
+    help="released manifest to hold it to  [default: its own]",
+)
 @_JSON
 @_QUIET
 def verify(store_path: Path, manifest_file: Path | None, as_json: bool, quiet: bool) -> None:
@@ -230,12 +279,23 @@ def verify(store_path: Path, manifest_file: Path | None, as_json: bool, quiet: b
     name, digest = (manifest or store.manifest).name, (manifest or store.manifest).digest
     found = execute.verify(store, manifest, progress=not quiet)
     if as_json:
-        facts = {"path": str(store_path), "name": name, "digest": digest, "shards": found.shards, "ok": not found.bad, "bad": found.bad}
+        facts = {
+            "path": str(store_path),
+            "name": name,
+            "digest": digest,
+            "shards": found.shards,
+            "ok": not found.bad,
+            "bad": found.bad,
+        }
         click.echo(json.dumps({**facts, "identical_shards": found.identical, "relative_error": found.error}))
     elif found.bad:
         click.echo("\n".join(f"bad: {line}" for line in found.bad))
     elif not quiet:
-        how = "bit for bit" if found.identical == found.shards else f"{found.identical} bit for bit, the others to {found.error:.1e} relative"
+        how = (
+            "bit for bit"
+            if found.identical == found.shards
+            else f"{found.identical} bit for bit, the others to {found.error:.1e} relative"
+        )
         click.echo(f"{store_path}: all {found.shards} shards hold the samples of {name}, {how}; {digest}")
     if found.bad:
         sys.exit(1)
@@ -266,7 +326,13 @@ def regenerate(
         manifest, out, workers=workers, scheduler=scheduler, device=device, force=force, progress=not quiet, **options
     )
     _print_made(
-        store, time.perf_counter() - start, as_json, quiet, same=True, relative_error=same.error, identical_shards=same.identical
+        store,
+        time.perf_counter() - start,
+        as_json,
+        quiet,
+        same=True,
+        relative_error=same.error,
+        identical_shards=same.identical,
     )
     if not as_json and not quiet:
         click.echo(
@@ -299,7 +365,12 @@ def manifest(source: Path, as_croissant: bool, out: Path | None) -> None:
 
 @cli.command("cluster-check", help=COMMANDS["cluster-check"])
 @click.argument("address", metavar="ADDRESS")
-@click.option("--directory", default=".", type=click.Path(path_type=Path), help="where the store will be; every worker must see it  [default: here]")
+@click.option(
+    "--directory",
+    default=".",
+    type=click.Path(path_type=Path),
+    help="where the store will be; every worker must see it  [default: here]",
+)
 @_JSON
 def cluster_check(address: str, directory: Path, as_json: bool) -> None:
     from datagen.execute import check_workers, connect
@@ -310,7 +381,9 @@ def cluster_check(address: str, directory: Path, as_json: bool) -> None:
         click.echo(json.dumps(rows))
         return
     for row in rows:
-        click.echo(f"{row['address']}  {row['host']}  datagen {row['datagen']}, torch {row['torch']}, zarr {row['zarr']}")
+        click.echo(
+            f"{row['address']}  {row['host']}  datagen {row['datagen']}, torch {row['torch']}, zarr {row['zarr']}"
+        )
     click.echo(f"{len(rows)} workers can write {directory.absolute()}: use --scheduler {address}")
 
 

@@ -24,7 +24,9 @@ def stream_key(seed: int, stream: str) -> NDArray[np.uint64]:
     return np.array([seed, name], dtype=np.uint64)
 
 
-def words(seed: int, stream: str, indices: Sequence[int] | NDArray[np.int64], words_per_sample: int) -> NDArray[np.uint64]:
+def words(
+    seed: int, stream: str, indices: Sequence[int] | NDArray[np.int64], words_per_sample: int
+) -> NDArray[np.uint64]:
     """Random 64-bit words of the given samples.
 
     :param seed: dataset seed, 0 to 2^64 - 1
@@ -58,7 +60,7 @@ def halves(raw: NDArray[np.uint64]) -> NDArray[np.uint32]:
 
 def uniform(raw: NDArray[np.uint64]) -> NDArray[np.float64]:
     """Uniform numbers in [0, 1) from 64-bit words (53 bits used). Shape kept."""
-    return (raw >> np.uint64(11)) * 2.0**-53
+    return (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def phases(raw: NDArray[np.uint32]) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ class VerificationError(DatagenError):
     exit_code = 1
 
 
-class Interrupted(DatagenError):
+class Interrupted(DatagenError):  # noqa: N818 - it is no error of anyone's
     """The user stopped the run; finished shards are kept. The CLI exits with 130, as shells do after Ctrl-C."""
 
     exit_code = 130

@@ -168,7 +168,10 @@ def generate(
         check_device(device)
     job = Job(str(ledger.out), recipe.model_dump_json(), shard_samples, engine, device)
     with ledger.locked():
-        ledger.start({"recipe": recipe.model_dump(mode="json"), "shard size": shard_samples, "engine": engine, "device": device}, force)
+        ledger.start(
+            {"recipe": recipe.model_dump(mode="json"), "shard size": shard_samples, "engine": engine, "device": device},
+            force,
+        )
         known = ledger.records()
         _check_disk(plan, ledger, known)
         stores.create(ledger.data, plan)
@@ -213,7 +216,9 @@ def _existing(ledger: Ledger, recipe: Recipe, force: bool) -> stores.Store | Non
     except DatagenError as error:
         raise DatagenError(f"{ledger.out} exists and is no finished store ({error}); {advice}") from None
     if store.recipe != recipe:
-        differing = ", ".join(sorted(k for k, v in recipe.model_dump().items() if store.recipe.model_dump().get(k) != v))
+        differing = ", ".join(
+            sorted(k for k, v in recipe.model_dump().items() if store.recipe.model_dump().get(k) != v)
+        )
         raise DatagenError(f"{ledger.out} holds another recipe (differing in {differing}); {advice}")
     return store
 
@@ -223,7 +228,9 @@ def _check_disk(plan: Plan, ledger: Ledger, known: dict[Shard, ShardRecord]) -> 
     needed = plan.store_bytes * (1 - done / plan.samples)
     free = shutil.disk_usage(ledger.wip).free
     if needed > free:
-        raise DatagenError(f"{ledger.out} needs {needed / 1e9:.1f} GB more and the disk has {free / 1e9:.1f} GB free; free some or give another --out")
+        raise DatagenError(
+            f"{ledger.out} needs {needed / 1e9:.1f} GB more and the disk has {free / 1e9:.1f} GB free; free some or give another --out"
+        )
 
 
 @contextmanager
@@ -232,7 +239,12 @@ def _progress_bar(plan: Plan, show: bool) -> Iterator[Callable[[int], object]]:
 
     interval = 0.2 if sys.stderr.isatty() else 10
     with tqdm(
-        total=plan.samples, desc=plan.recipe.label, unit=" triples", unit_scale=True, mininterval=interval, disable=not show
+        total=plan.samples,
+        desc=plan.recipe.label,
+        unit=" triples",
+        unit_scale=True,
+        mininterval=interval,
+        disable=not show,
     ) as bar:
         yield bar.update
 
@@ -264,7 +276,9 @@ def _run(
                 "give fewer --workers or a smaller --shard-samples and the same command goes on"
             ) from None
         except (CancelledError, OSError, TimeoutError) as error:
-            raise DatagenError(f"lost the Dask scheduler ({type(error).__name__}); give the same command again to go on") from None
+            raise DatagenError(
+                f"lost the Dask scheduler ({type(error).__name__}); give the same command again to go on"
+            ) from None
 
 
 @contextmanager
@@ -273,10 +287,16 @@ def connect(workers: int, scheduler: str | None) -> Iterator[Client]:
 
     :raises DatagenError: the scheduler does not answer
     """
+    import dask.config
     from distributed import Client, LocalCluster
 
     if scheduler is None:
-        with LocalCluster(
+        # By default freed arrays go back to the system at once; ours are reused for every shard, and the page faults of asking for
+        # them again cost a third of the speed (benchmarks/datagen.py)
+        environ = "distributed.nanny.pre-spawn-environ"
+        keep = {"MALLOC_TRIM_THRESHOLD_": 1 << 30, "MALLOC_MMAP_THRESHOLD_": 1 << 30}
+        heap = {environ: {**dask.config.get(environ), **keep}}
+        with dask.config.set(heap), LocalCluster(
             n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL, preload="datagen.worker"
         ) as cluster, Client(cluster) as client:  # fmt: skip
             yield client
@@ -312,16 +332,26 @@ def check_workers(client: Client, directory: Path) -> list[dict[str, Any]]:
     try:
         rows = [{"address": address, **row} for address, row in client.run(_probe, str(directory)).items()]
     except Exception as error:  # a worker without datagen cannot even unpickle the question
-        raise DatagenError(f"the workers cannot run datagen ({type(error).__name__}: {error}); install it on each".replace("\n", " ")) from None
+        raise DatagenError(
+            f"the workers cannot run datagen ({type(error).__name__}: {error}); install it on each".replace("\n", " ")
+        ) from None
     if not rows:
         raise DatagenError("the scheduler has no workers; start some with `dask worker ADDRESS --nthreads 1`")
     here = _probe(str(directory))
     for row in rows:
         if not row["writable"]:
-            raise DatagenError(f"worker {row['address']} on {row['host']} cannot write {directory}; all workers must share that file system")
-        differing = [f"{key} {row[key]} (here {here[key]})" for key in ("datagen", "numpy", "torch", "zarr") if row[key] != here[key]]
+            raise DatagenError(
+                f"worker {row['address']} on {row['host']} cannot write {directory}; all workers must share that file system"
+            )
+        differing = [
+            f"{key} {row[key]} (here {here[key]})"
+            for key in ("datagen", "numpy", "torch", "zarr")
+            if row[key] != here[key]
+        ]
         if differing:
-            raise DatagenError(f"worker {row['address']} on {row['host']} has {', '.join(differing)}; install the same versions")
+            raise DatagenError(
+                f"worker {row['address']} on {row['host']} has {', '.join(differing)}; install the same versions"
+            )
     return rows
 
 
@@ -335,7 +365,9 @@ class Verification:
     error: float  # largest relative error of the other good ones, estimated from their sketches
 
 
-def verify(store: stores.Store, manifest: Manifest | None = None, *, threads: int | None = None, progress: bool = False) -> Verification:
+def verify(
+    store: stores.Store, manifest: Manifest | None = None, *, threads: int | None = None, progress: bool = False
+) -> Verification:
     """Read every shard of a store and check every digest.
 
     A store is first held to the manifest that it carries, bit for bit. A released manifest may have been made on another
@@ -359,7 +391,9 @@ def verify(store: stores.Store, manifest: Manifest | None = None, *, threads: in
     intact = set()
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         with _progress_bar(own.plan, progress) as advance:
-            for record, wrong in zip(own.shards, pool.map(lambda record: bad_arrays(path, record), own.shards), strict=True):
+            for record, wrong in zip(
+                own.shards, pool.map(lambda record: bad_arrays(path, record), own.shards), strict=True
+            ):
                 bad += [f"{record.shard}: {reason}" for reason in wrong.values()]
                 advance(record.stop - record.start)
                 if not wrong:
@@ -370,13 +404,18 @@ def verify(store: stores.Store, manifest: Manifest | None = None, *, threads: in
         def error(record: ShardRecord) -> float:
             if (record.shard, record.digests) in intact:
                 return 0.0
-            return relative_error(record, ShardRecord.of(record.shard, {name: stores.read(path, record.shard, name) for name in record.arrays}))
+            return relative_error(
+                record,
+                ShardRecord.of(record.shard, {name: stores.read(path, record.shard, name) for name in record.arrays}),
+            )
 
         for record, off in zip(expected.shards, pool.map(error, expected.shards), strict=True):
             identical += (record.shard, record.digests) in intact
             worst = max(worst, off)
             if off > TOLERANCE:
-                bad.append(f"{record.shard}: its samples differ from those of {expected.name} by {off:.1e} relative, more than {TOLERANCE:g}")
+                bad.append(
+                    f"{record.shard}: its samples differ from those of {expected.name} by {off:.1e} relative, more than {TOLERANCE:g}"
+                )
     return Verification(bad, len(expected.shards), identical, worst)
 
 
@@ -392,7 +431,9 @@ class Comparison:
 def compare(expected: Manifest, found: Manifest) -> Comparison:
     """Compare two manifests of one recipe shard by shard."""
     pairs = list(zip(expected.shards, found.shards, strict=True))
-    return Comparison(sum(a.digests == b.digests for a, b in pairs), len(pairs), max(relative_error(a, b) for a, b in pairs))
+    return Comparison(
+        sum(a.digests == b.digests for a, b in pairs), len(pairs), max(relative_error(a, b) for a, b in pairs)
+    )
 
 
 def regenerate(manifest: Manifest, out: str | os.PathLike[str], **options: Any) -> tuple[stores.Store, Comparison]:
@@ -408,7 +449,9 @@ def regenerate(manifest: Manifest, out: str | os.PathLike[str], **options: Any) 
     def accept(found: Manifest) -> None:
         error = compare(manifest, found).error
         if error > TOLERANCE:
-            raise VerificationError(f"the samples differ from those of {manifest.name} by {error:.1e} relative, more than {TOLERANCE:g}; nothing kept")
+            raise VerificationError(
+                f"the samples differ from those of {manifest.name} by {error:.1e} relative, more than {TOLERANCE:g}; nothing kept"
+            )
 
     plan = manifest.plan
     options = {"engine": manifest.producer.engine, **options}

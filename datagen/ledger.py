@@ -1,9 +1,9 @@
 """The work in progress beside a store, ``STORE.wip/``: a lock, what is being made, and one atomic record for each finished shard.
 
-    STORE.wip/lock            held (flock) by the run at work; the kernel frees it when the process dies
-    STORE.wip/job.json        recipe, shard size, engine and device of the run
-    STORE.wip/data.zarr/      the store itself, renamed to STORE when complete
-    STORE.wip/ledger/*.json   a ShardRecord for each shard that is on disk
+STORE.wip/lock            held (flock) by the run at work; the kernel frees it when the process dies
+STORE.wip/job.json        recipe, shard size, engine and device of the run
+STORE.wip/data.zarr/      the store itself, renamed to STORE when complete
+STORE.wip/ledger/*.json   a ShardRecord for each shard that is on disk
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class Ledger:
         try:
             handle = self._lock()
         except OSError as error:
-            raise DatagenError(f"cannot write {self.wip}: {error.strerror}; give --out a path you may write to") from None
+            raise DatagenError(
+                f"cannot write {self.wip}: {error.strerror}; give --out a path you may write to"
+            ) from None
         replaced = self.wip / "replaced"
         if replaced.exists() and not self.out.exists():  # an earlier run died between the two renames of publish()
             replaced.rename(self.out)
@@ -66,7 +68,9 @@ class Ledger:
             except OSError:
                 holder = os.read(handle, 100).decode(errors="replace") or "another process"
                 os.close(handle)
-                raise DatagenError(f"{self.out} is being written by {holder}; wait for it, or give another --out") from None
+                raise DatagenError(
+                    f"{self.out} is being written by {holder}; wait for it, or give another --out"
+                ) from None
             try:  # the run before may have removed the directory between our open and our lock
                 current = os.stat(self.wip / "lock").st_ino == os.fstat(handle).st_ino
             except FileNotFoundError:

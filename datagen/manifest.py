@@ -23,8 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from datagen.draws import words
 from datagen.errors import DatagenError, VerificationError
-from datagen.plan import CHUNK, Plan, Shard
-from datagen.recipe import Recipe, canonical_digest, explain, parse
+from datagen.plan import Plan, Shard
+from datagen.recipe import canonical_digest, explain, parse
 
 FORMAT = "fdd-csi"
 FORMAT_VERSION = 1
@@ -82,7 +82,7 @@ class ShardRecord(_Model):
 
 def sample_digest(array: NDArray[np.complex64]) -> str:
     """SHA-256 of samples as little-endian complex64 bytes in C order, hexadecimal."""
-    return hashlib.sha256(np.ascontiguousarray(array, dtype="<c8")).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(array, dtype="<c8").data).hexdigest()
 
 
 def fingerprint(array: NDArray[np.complex64], start: int) -> Fingerprint:
@@ -205,14 +205,18 @@ class Manifest(_Model):
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise DatagenError(f"{source} is not a datagen manifest; make one with: datagen manifest STORE")
         if data.get("format_version") != FORMAT_VERSION:
-            raise DatagenError(f"{source} has format version {data.get('format_version')!r}; this datagen reads version {FORMAT_VERSION}")
+            raise DatagenError(
+                f"{source} has format version {data.get('format_version')!r}; this datagen reads version {FORMAT_VERSION}"
+            )
         content = {key: value for key, value in data.items() if key != "digest"}
         try:
             digest = canonical_digest(content)
         except ValueError as error:  # NaN and infinity are no JSON
             raise DatagenError(f"{source}: {error}") from None
         if data.get("digest") != digest:
-            raise VerificationError(f"{source} was edited: its digest is {data.get('digest')}, its content has {digest}")
+            raise VerificationError(
+                f"{source} was edited: its digest is {data.get('digest')}, its content has {digest}"
+            )
         try:
             manifest = cls.model_validate(data)
         except ValidationError as error:

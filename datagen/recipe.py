@@ -97,12 +97,18 @@ class CDLRecipe(Recipe):
     )
     downlink_carrier_ghz: Positive = Field(2.11, description="downlink carrier [GHz]")
     uplink_carrier_ghz: Positive = Field(1.91, description="uplink carrier [GHz]")
-    antennas: int = Field(32, ge=1, le=1024, description="BS antennas, half-wavelength uniform linear array, vertical polarisation")
-    antenna_pattern: Literal["38.901", "omni"] = Field("38.901", description="BS element pattern; the UE is omnidirectional")
+    antennas: int = Field(
+        32, ge=1, le=1024, description="BS antennas, half-wavelength uniform linear array, vertical polarisation"
+    )
+    antenna_pattern: Literal["38.901", "omni"] = Field(
+        "38.901", description="BS element pattern; the UE is omnidirectional"
+    )
     subcarriers: int = Field(667, ge=1, le=65_536, description="OFDM subcarriers")
     spacing_khz: Positive = Field(15.0, description="subcarrier spacing [kHz]")
     crop_taps: int = Field(32, ge=1, description="delay taps kept of the angular-delay matrix")
-    slots: int = Field(71, ge=1, description="consecutive OFDM symbols; X is at the first, Y and Z at the last (71 = 5 ms at 15 kHz)")
+    slots: int = Field(
+        71, ge=1, description="consecutive OFDM symbols; X is at the first, Y and Z at the last (71 = 5 ms at 15 kHz)"
+    )
     uplink: Literal["comb", "independent-phases", "same-coefficients"] = Field(
         "comb", description="how the uplink Y relates to the downlink: see datagen/FORMAT.md"
     )
@@ -117,7 +123,9 @@ class CDLRecipe(Recipe):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.crop_taps > self.subcarriers:
-            raise ValueError(f"crop_taps {self.crop_taps} is more than the {self.subcarriers} subcarriers; give at most {self.subcarriers}")
+            raise ValueError(
+                f"crop_taps {self.crop_taps} is more than the {self.subcarriers} subcarriers; give at most {self.subcarriers}"
+            )
         low, high = self.speed_mps
         if low > high:
             raise ValueError(f"speed_mps {low:g}:{high:g} runs backwards; give MIN:MAX with MIN <= MAX")
@@ -183,6 +191,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(place, model.model_fields, n=1)
-        return f"unknown key {place!r}; " + (f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(model.model_fields)}")
+        return f"unknown key {place!r}; " + (
+            f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(model.model_fields)}"
+        )
     message = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
     return f"{place} = {first['input']!r}: {message}" if place else message

@@ -69,7 +69,9 @@ def measure(arrays: dict[str, NDArray[np.complex64]]) -> dict[str, Any]:
             "energy_in_32_strongest_cells": float(np.mean(_strongest_share(arrays[name], 32))),
         }
         if name != "Z":
-            error = np.square(np.abs(target - arrays[name])).sum(axis=(1, 2)) / np.square(np.abs(target)).sum(axis=(1, 2))
+            error = np.square(np.abs(target - arrays[name])).sum(axis=(1, 2)) / np.square(np.abs(target)).sum(
+                axis=(1, 2)
+            )
             result[name]["correlation"] = float(correlation(arrays[name], target).mean())
             result[name]["nmse_db"] = float(10 * np.log10(error.mean())) if error.any() else None
     return result
@@ -83,9 +85,10 @@ def _strongest_share(array: NDArray[np.complex64], cells: int) -> NDArray[np.flo
 
 def correlation(a: NDArray[np.complex64], b: NDArray[np.complex64]) -> NDArray[np.float64]:
     """|<a, b>| / (||a|| ||b||) of each sample, shape [sample]."""
-    inner = np.abs(np.einsum("nad,nad->n", a.conj(), b))
-    scale: NDArray[np.float64] = np.linalg.norm(a, axis=(1, 2)) * np.linalg.norm(b, axis=(1, 2))
-    return inner / np.maximum(scale, np.finfo(np.float32).tiny)
+    inner: NDArray[np.float64] = np.abs(np.einsum("nad,nad->n", a.conj(), b))
+    scale = np.linalg.norm(a, axis=(1, 2)) * np.linalg.norm(b, axis=(1, 2))
+    result: NDArray[np.float64] = inner / np.maximum(scale, np.finfo(np.float32).tiny)
+    return result
 
 
 def table(facts: dict[str, Any]) -> str:
@@ -97,16 +100,37 @@ def table(facts: dict[str, Any]) -> str:
         console = Console(record=True, width=120, file=nowhere, markup=False)
         head = Table(show_header=False, box=None)
         shape = facts["sample_shape"]
-        head.add_row("data set", f"{facts['name']}, made {facts['created']} by datagen {facts['producer']['datagen']} ({facts['producer']['engine']})")
+        head.add_row(
+            "data set",
+            f"{facts['name']}, made {facts['created']} by datagen {facts['producer']['datagen']} ({facts['producer']['engine']})",
+        )
         head.add_row("samples", ", ".join(f"{n} {split}" for split, n in facts["samples"].items()))
-        head.add_row("arrays", f"{', '.join(facts['arrays'])}: complex64 [sample, {shape['angle']} angles, {shape['delay']} delays]")
+        head.add_row(
+            "arrays",
+            f"{', '.join(facts['arrays'])}: complex64 [sample, {shape['angle']} angles, {shape['delay']} delays]",
+        )
         size = f"{facts['bytes'] / 1e6:.1f} MB in " if facts["bytes"] is not None else ""
         head.add_row("size", f"{size}{facts['shards']} shards of {facts['shard_samples']} samples")
-        head.add_row("recipe", ", ".join(f"{k} {v}" for k, v in facts["recipe"].items() if k not in ("name", "dataset_version", "train", "val", "test")))
+        head.add_row(
+            "recipe",
+            ", ".join(
+                f"{k} {v}"
+                for k, v in facts["recipe"].items()
+                if k not in ("name", "dataset_version", "train", "val", "test")
+            ),
+        )
         head.add_row("digest", facts["digest"])
         console.print(head)
         measured = Table(title=f"measured on the first {facts['measured']['samples']} samples", title_justify="left")
-        for column in ("array", "mean energy", "mean delay [taps]", "RMS delay [taps]", "energy in 32 cells", "correlation with Z", "NMSE as Z [dB]"):
+        for column in (
+            "array",
+            "mean energy",
+            "mean delay [taps]",
+            "RMS delay [taps]",
+            "energy in 32 cells",
+            "correlation with Z",
+            "NMSE as Z [dB]",
+        ):
             measured.add_column(column, justify="left" if column == "array" else "right")
         first = next(iter(facts["mean_energy"].values()))
         for name in facts["arrays"]:
@@ -141,22 +165,36 @@ def plot(store: Store, out: Path, sample: int = 0) -> None:
         if name not in arrays:
             axis.set_axis_off()
             continue
-        image = axis.imshow(20 * np.log10(np.abs(arrays[name][sample]) / peak + 1e-6), vmin=-40, vmax=0, origin="lower", aspect="auto")
+        image = axis.imshow(
+            20 * np.log10(np.abs(arrays[name][sample]) / peak + 1e-6), vmin=-40, vmax=0, origin="lower", aspect="auto"
+        )
         axis.set(title=titles[name], xlabel="delay [tap]", ylabel="angle [bin]")
     figure.colorbar(image, ax=axes[0], label=f"magnitude of sample {sample} [dB]")
     for axis, other, label in ((axes[1, 0], 1, "delay [tap]"), (axes[1, 1], 2, "angle [bin]")):
         for name, array in arrays.items():
             power = np.square(np.abs(array)).mean(axis=(0, other))
             axis.plot(10 * np.log10(power / power.sum()), label=name, color=colours[name])
-        axis.set(xlabel=label, ylabel="share of the mean power [dB]", title="power-delay profile" if other == 1 else "angular spectrum")
+        axis.set(
+            xlabel=label,
+            ylabel="share of the mean power [dB]",
+            title="power-delay profile" if other == 1 else "angular spectrum",
+        )
         axis.legend()
         axis.grid(alpha=0.3)
     for name in arrays:
         if name != target:
             values = correlation(arrays[name], arrays[target])
-            axes[1, 2].hist(values, bins=np.linspace(0, 1, 41), alpha=0.6, color=colours[name], label=f"{name}–{target}, mean {values.mean():.2f}")
+            axes[1, 2].hist(
+                values,
+                bins=np.linspace(0, 1, 41),
+                alpha=0.6,
+                color=colours[name],
+                label=f"{name}–{target}, mean {values.mean():.2f}",
+            )
     axes[1, 2].set(xlabel="|⟨A, B⟩| / (‖A‖ ‖B‖)", ylabel="samples", title="correlation with the target")
     axes[1, 2].legend()
-    figure.suptitle(f"{store.manifest.name}: {len(arrays['X'])} samples, {arrays['X'].shape[1]} angles × {arrays['X'].shape[2]} delays")
+    figure.suptitle(
+        f"{store.manifest.name}: {len(arrays['X'])} samples, {arrays['X'].shape[1]} angles × {arrays['X'].shape[2]} delays"
+    )
     figure.savefig(out, dpi=110)
     plt.close(figure)

@@ -63,7 +63,9 @@ def sample(
     return batches()
 
 
-def stream(recipe: Recipe, batch_size: int = CHUNK, *, seed: int | None = None, device: str = "cpu") -> Iterator[Triple]:
+def stream(
+    recipe: Recipe, batch_size: int = CHUNK, *, seed: int | None = None, device: str = "cpu"
+) -> Iterator[Triple]:
     """Endless stream of fresh triples drawn on the device itself: the law of :func:`sample` at the device's own speed.
 
     Samples are not tied to an index and differ between devices; use it to train, never to evaluate.

@@ -1,4 +1,4 @@
-"""Stores of FORMAT.md: the only file that imports zarr."""
+"""Stores of FORMAT.md: the only file that reads and writes with zarr."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ from datagen.plan import CHUNK, Plan, Shard
 from datagen.recipe import Recipe, parse
 
 DIMENSIONS = ("sample", "angle", "delay")
-LONG_NAMES = {"X": "downlink CSI at the first symbol", "Y": "uplink CSI at the last symbol", "Z": "downlink CSI at the last symbol"}
+LONG_NAMES = {
+    "X": "downlink CSI at the first symbol",
+    "Y": "uplink CSI at the last symbol",
+    "Z": "downlink CSI at the last symbol",
+}
 
 
 def create(path: Path, plan: Plan) -> None:
     """Lay out an empty, incomplete store; an existing one is kept as it is, so that a resumed run may call this too."""
-    attributes = {
+    attributes: dict[str, Any] = {
         "format": FORMAT, "format_version": FORMAT_VERSION, "version": plan.recipe.dataset_version, "complete": False,
         "recipe": plan.recipe.model_dump(mode="json"), "recipe_digest": plan.recipe.digest,
     }  # fmt: skip
@@ -184,13 +188,19 @@ def open_store(path: str | Path) -> Store:
     try:
         root = zarr.open_group(path, mode="r", use_consolidated=False)
     except (OSError, KeyError, ValueError, TypeError) as error:
-        hint = f"; an unfinished run lies in {path}.wip, give the same command again to go on" if Path(f"{path}.wip").is_dir() else ""
+        hint = (
+            f"; an unfinished run lies in {path}.wip, give the same command again to go on"
+            if Path(f"{path}.wip").is_dir()
+            else ""
+        )
         raise DatagenError(f"{path} is not a datagen store ({type(error).__name__}){hint}") from None
     attributes = dict(root.attrs)
     if attributes.get("format") != FORMAT:
         raise DatagenError(f"{path} is a Zarr group but no {FORMAT} store; see datagen/FORMAT.md")
     if attributes.get("format_version") != FORMAT_VERSION:
-        raise DatagenError(f"{path} has format version {attributes.get('format_version')!r}; this datagen reads version {FORMAT_VERSION}")
+        raise DatagenError(
+            f"{path} has format version {attributes.get('format_version')!r}; this datagen reads version {FORMAT_VERSION}"
+        )
     if attributes.get("complete") is not True:
         raise DatagenError(f"{path} is not complete; give the command that made it again to go on")
     store = Store(path, root)
@@ -199,5 +209,7 @@ def open_store(path: str | Path) -> Store:
             node = root.get(f"{split}/{name}")
             expected = (size, *store.recipe.sample_shape)
             if not isinstance(node, zarr.Array) or node.shape != expected or node.dtype != np.complex64:
-                raise DatagenError(f"{path}: {split}/{name} is not the complex64 array {expected} that its recipe asks for")
+                raise DatagenError(
+                    f"{path}: {split}/{name} is not the complex64 array {expected} that its recipe asks for"
+                )
     return store

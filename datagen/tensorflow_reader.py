@@ -75,4 +75,3 @@ def tf_dataset(
     batches = samples.batch(batch_size, drop_remainder=drop_remainder)
     count = size // batch_size if drop_remainder else -(-size // batch_size)
     return batches.apply(tf.data.experimental.assert_cardinality(count)).prefetch(tf.data.AUTOTUNE)
-

@@ -14,7 +14,8 @@ from datagen.angular_delay import delay_kernel, to_angular_delay, to_spatial_fre
 def response(delays_s: np.ndarray, subcarriers: int, spacing_hz: float, offset_hz: float) -> np.ndarray:
     """Frequency response of unit paths, [path, subcarrier], straight from the definition."""
     f = offset_hz + (np.arange(subcarriers) - subcarriers // 2) * spacing_hz
-    return np.exp(-2j * np.pi * f * delays_s[:, None])
+    result: np.ndarray = np.exp(-2j * np.pi * f * delays_s[:, None])
+    return result
 
 
 @settings(max_examples=60, deadline=None)
@@ -25,7 +26,9 @@ def response(delays_s: np.ndarray, subcarriers: int, spacing_hz: float, offset_h
     st.floats(-1e8, 1e8),
     st.data(),
 )
-def test_kernel_is_the_inverse_dft(delays: list[float], subcarriers: int, spacing: float, offset: float, data: st.DataObject) -> None:
+def test_kernel_is_the_inverse_dft(
+    delays: list[float], subcarriers: int, spacing: float, offset: float, data: st.DataObject
+) -> None:
     taps = data.draw(st.integers(1, subcarriers))
     tau = np.array(delays)
     expected = np.fft.ifft(response(tau, subcarriers, spacing, offset), axis=-1)[:, :taps]
@@ -46,4 +49,6 @@ def test_crop_and_undo(kind: str) -> None:
     np.testing.assert_allclose(np.asarray(to_spatial_frequency(full, 24)), h, atol=1e-12)
     np.testing.assert_array_equal(np.asarray(to_angular_delay(array, 5)), np.asarray(full)[..., :5])
     padded = np.concatenate([np.asarray(full)[..., :5], np.zeros((2, 8, 19))], -1)
-    np.testing.assert_allclose(np.asarray(to_spatial_frequency(to_angular_delay(array, 5), 24)), np.fft.fft2(padded), atol=1e-12)
+    np.testing.assert_allclose(
+        np.asarray(to_spatial_frequency(to_angular_delay(array, 5), 24)), np.fft.fft2(padded), atol=1e-12
+    )

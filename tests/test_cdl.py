@@ -19,9 +19,17 @@ def error(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float(torch.linalg.norm(found - expected) / torch.linalg.norm(expected))
 
 
-def sionna_cdl(recipe: CDLRecipe, draws: cdl.Draws, band: int, carrier_hz: float, direction: str, instants: int) -> tuple[CDL, torch.Tensor, torch.Tensor]:
+def sionna_cdl(
+    recipe: CDLRecipe, draws: cdl.Draws, band: int, carrier_hz: float, direction: str, instants: int
+) -> tuple[CDL, torch.Tensor, torch.Tensor]:
     """Sionna's public CDL model with only its random numbers replaced: (model, path coefficients, delays [s])."""
-    common = {"polarization": "single", "polarization_type": "V", "carrier_frequency": carrier_hz, "precision": "double", "device": "cpu"}
+    common = {
+        "polarization": "single",
+        "polarization_type": "V",
+        "carrier_frequency": carrier_hz,
+        "precision": "double",
+        "device": "cpu",
+    }
     model = CDL(
         recipe.model, recipe.delay_spread_ns * 1e-9, carrier_hz,
         ut_array=PanelArray(1, 1, antenna_pattern="omni", **common),
@@ -35,7 +43,11 @@ def sionna_cdl(recipe: CDLRecipe, draws: cdl.Draws, band: int, carrier_hz: float
         ue_azimuth, bs_azimuth, ue_zenith, bs_zenith = (aoa, aod, zoa, zod) if bs_first else (aod, aoa, zod, zoa)
         ue_azimuth, ue_zenith = ue_azimuth.gather(-1, coupling[:, cdl.AOA]), ue_zenith.gather(-1, coupling[:, cdl.ZOA])
         bs_zenith = bs_zenith.gather(-1, coupling[:, cdl.ZOD])
-        return (ue_azimuth, bs_azimuth, ue_zenith, bs_zenith) if bs_first else (bs_azimuth, ue_azimuth, bs_zenith, ue_zenith)
+        return (
+            (ue_azimuth, bs_azimuth, ue_zenith, bs_zenith)
+            if bs_first
+            else (bs_azimuth, ue_azimuth, bs_zenith, ue_zenith)
+        )
 
     phases = torch.from_numpy(draws.phases[:, band]).double()[:, None, None, ..., None].expand(-1, 1, 1, -1, -1, 4)
     model._random_coupling = couple
@@ -69,7 +81,8 @@ def test_closed_form_equals_sionnas_cdl_class(model: str, uplink: str) -> None:
     def crop(band: int, carrier: float, shift: float, direction: str, instant: int) -> torch.Tensor:
         _, h, tau = sionna_cdl(recipe, draws, band, carrier * 1e9, direction, 71)
         response = cir_to_ofdm_channel(f + shift, h[..., instant : instant + 1], tau)[:, 0, 0, 0, :, 0]
-        return torch.fft.ifft2(response)[..., :32]
+        taps: torch.Tensor = torch.fft.ifft2(response)[..., :32]
+        return taps
 
     x, y, z = make_engine(recipe)(draws)
     assert error(x, crop(0, carriers[0], offset, "downlink", 0)) < 1e-5
@@ -88,7 +101,10 @@ def test_closed_form_equals_sionnas_cdl_class(model: str, uplink: str) -> None:
         {"slots": 1},
     ],
 )
-@pytest.mark.parametrize(("model", "uplink"), [("A", "comb"), ("C", "comb"), ("C", "independent-phases"), ("D", "same-coefficients"), ("E", "comb")])
+@pytest.mark.parametrize(
+    ("model", "uplink"),
+    [("A", "comb"), ("C", "comb"), ("C", "independent-phases"), ("D", "same-coefficients"), ("E", "comb")],
+)
 def test_engines_agree(model: str, uplink: str, changes: dict[str, object]) -> None:
     recipe = small_recipe(model=model, uplink=uplink, **changes)
     draws = cdl.draw(recipe, "val", range(8))
@@ -153,5 +169,8 @@ def test_device_draws_follow_the_law_of_the_indexed_draws() -> None:
         power = [array.abs().square().mean(0).flatten()[strong] for array in (a, b)]
         np.testing.assert_allclose(power[0], power[1], rtol=0.25)
         assert float(power[0].sum()) == pytest.approx(float(power[1].sum()), rel=0.03)
-    inner = [(x.conj() * z).sum((1, 2)).abs().mean() / x.abs().square().sum((1, 2)).mean() for x, _, z in (by_index, streamed)]
+    inner = [
+        (x.conj() * z).sum((1, 2)).abs().mean() / x.abs().square().sum((1, 2)).mean()
+        for x, _, z in (by_index, streamed)
+    ]
     assert float(inner[0]) == pytest.approx(float(inner[1]), rel=0.03)

@@ -37,7 +37,16 @@ def test_command_help_imports_neither_torch_nor_sionna() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    for option in ("--delay-spread", "--speed", "--downlink-carrier", "--uplink-carrier", "--antennas", "--subcarriers", "--spacing", "--crop"):
+    for option in (
+        "--delay-spread",
+        "--speed",
+        "--downlink-carrier",
+        "--uplink-carrier",
+        "--antennas",
+        "--subcarriers",
+        "--spacing",
+        "--crop",
+    ):
         assert option in result.stdout
 
 
@@ -69,7 +78,10 @@ def test_manifest_regenerate_and_bad_shards(cli: Cli, tmp_path: Path) -> None:
     assert cli("cdl", *SMALL, "--out", "s.zarr", "--quiet").returncode == 0
     assert cli("manifest", "s.zarr", "--out", "m.json").returncode == 0
     assert json.loads(cli("manifest", "m.json").stdout) == json.loads((tmp_path / "m.json").read_text())
-    assert json.loads(cli("manifest", "m.json", "--croissant").stdout)["conformsTo"] == "http://mlcommons.org/croissant/1.0"
+    assert (
+        json.loads(cli("manifest", "m.json", "--croissant").stdout)["conformsTo"]
+        == "http://mlcommons.org/croissant/1.0"
+    )
 
     again = cli("regenerate", "m.json", "--out", "r.zarr", "--workers", "1")
     assert again.returncode == 0, again.stderr
@@ -92,14 +104,40 @@ def test_manifest_regenerate_and_bad_shards(cli: Cli, tmp_path: Path) -> None:
 
 def test_recipe_file_and_options_that_override_it(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text('model = "D"\nspeed_mps = [0.0, 10.0]\ntrain = 5\nval = 0\ntest = 3\n')
-    options = ("--delay-spread", "100", "--speed", "3:4", "--velocity", "horizontal", "--antennas", "8", "--spacing", "30")
-    result = cli("cdl", "--recipe", "r.toml", *options, "--uplink", "same-coefficients", "--out", "s.zarr", "--workers", "0", "--seed", "9")
+    options = (
+        "--delay-spread",
+        "100",
+        "--speed",
+        "3:4",
+        "--velocity",
+        "horizontal",
+        "--antennas",
+        "8",
+        "--spacing",
+        "30",
+    )
+    result = cli(
+        "cdl",
+        "--recipe",
+        "r.toml",
+        *options,
+        "--uplink",
+        "same-coefficients",
+        "--out",
+        "s.zarr",
+        "--workers",
+        "0",
+        "--seed",
+        "9",
+    )
     assert result.returncode == 0, result.stderr
     assert datagen.open_store(tmp_path / "s.zarr").recipe == CDLRecipe(
         model="D", speed_mps=(3.0, 4.0), train=5, val=0, test=3, delay_spread_ns=100.0, velocity="horizontal", antennas=8,
         spacing_khz=30.0, uplink="same-coefficients", seed=9,
     )  # fmt: skip
-    assert_one_line_error(cli("cdl", "--out", "s.zarr", "--workers", "0"), 2, "holds another recipe", "--force to replace it")
+    assert_one_line_error(
+        cli("cdl", "--out", "s.zarr", "--workers", "0"), 2, "holds another recipe", "--force to replace it"
+    )
 
 
 def test_same_command_again_and_force(cli: Cli, tmp_path: Path) -> None:
@@ -156,8 +194,12 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "words"), BAD, ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
-def test_bad_input_is_one_line_and_leaves_nothing(cli: Cli, tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "words"), BAD, ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    cli: Cli, tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
     given = ("cdl", "--train", "10", "--val", "0", "--test", "0", "--out", "s.zarr")
     assert_one_line_error(cli(*given, *arguments), 2, words)
     assert os.listdir(tmp_path) == []
@@ -174,7 +216,11 @@ def test_bad_input_is_one_line_and_leaves_nothing(cli: Cli, tmp_path: Path, argu
         (("regenerate", "absent.json", "--out", "s.zarr"), 2, "cannot read the manifest"),
         (("manifest", "absent.zarr"), 2, "is not a datagen store"),
         (("cluster-check", "tcp://127.0.0.1:9"), 2, "no Dask scheduler answers"),
-        (("cdl", "--recipe", "bad.toml", "--out", "s.zarr"), 2, "unknown key 'delay_spred_ns'; did you mean 'delay_spread_ns'?"),
+        (
+            ("cdl", "--recipe", "bad.toml", "--out", "s.zarr"),
+            2,
+            "unknown key 'delay_spred_ns'; did you mean 'delay_spread_ns'?",
+        ),
     ],
 )
 def test_other_bad_input(cli: Cli, tmp_path: Path, arguments: tuple[str, ...], code: int, words: str) -> None:
@@ -198,7 +244,9 @@ def test_pictures(small_store: Store, cli: Cli, tmp_path: Path) -> None:
 
 def test_output_into_a_closed_pipe(small_store: Store) -> None:
     script = Path(sys.executable).with_name("datagen")
-    result = subprocess.run(f"{script} manifest {small_store.path} | head -n 1", shell=True, capture_output=True, text=True)
+    result = subprocess.run(
+        f"{script} manifest {small_store.path} | head -n 1", shell=True, capture_output=True, text=True
+    )
     assert result.stdout == "{\n"
     assert result.stderr == ""
 

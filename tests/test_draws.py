@@ -60,7 +60,9 @@ def test_too_many_items_to_permute() -> None:
         draws.permutations(np.zeros((1, 33), np.uint32))
 
 
-@pytest.mark.parametrize(("law", "mean_square"), [("sionna", (0.25, 0.25, 0.5)), ("sphere", (1 / 3,) * 3), ("horizontal", (0.5, 0.5, 0.0))])
+@pytest.mark.parametrize(
+    ("law", "mean_square"), [("sionna", (0.25, 0.25, 0.5)), ("sphere", (1 / 3,) * 3), ("horizontal", (0.5, 0.5, 0.0))]
+)
 def test_velocity_laws(law: str, mean_square: tuple[float, float, float]) -> None:
     from datagen.scenarios.cdl import draw
 

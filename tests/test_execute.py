@@ -100,7 +100,9 @@ def test_another_recipe_is_refused_and_force_replaces(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["s.zarr"]
 
 
-def test_force_keeps_the_old_store_until_the_new_one_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_force_keeps_the_old_store_until_the_new_one_is_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     old = datagen.generate(small_recipe(train=10), tmp_path / "s.zarr").manifest
     fail_writes(monkeypatch, after=1, error=OSError(errno.EIO, "Input/output error"))
     with pytest.raises(DatagenError, match="Input/output error"):
@@ -138,7 +140,9 @@ def test_what_is_no_store_is_not_overwritten(tmp_path: Path, content: str) -> No
         out.write_text("precious")
     else:
         out.mkdir()
-        (out / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group"}' if content == "other zarr" else "precious")
+        (out / "zarr.json").write_text(
+            '{"zarr_format": 3, "node_type": "group"}' if content == "other zarr" else "precious"
+        )
     with pytest.raises(DatagenError, match="exists and is no finished store"):
         datagen.generate(small_recipe(), out)
     assert os.listdir(tmp_path) == ["s.zarr"]
@@ -165,7 +169,12 @@ def fail_writes(monkeypatch: pytest.MonkeyPatch, after: int, error: BaseExceptio
     ],
 )
 def test_a_stopped_run_goes_on(
-    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, kind: type[DatagenError], words: str
+    small_store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    kind: type[DatagenError],
+    words: str,
 ) -> None:
     out = tmp_path / "s.zarr"
     fail_writes(monkeypatch, after=1, error=error)
@@ -189,7 +198,9 @@ def test_a_stopped_run_goes_on(
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "ledger"])
-def test_a_resumed_run_does_not_trust_the_ledger(small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
+def test_a_resumed_run_does_not_trust_the_ledger(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
     out = tmp_path / "s.zarr"
     fail_writes(monkeypatch, after=2, error=KeyboardInterrupt())
     with pytest.raises(Interrupted):
@@ -311,7 +322,10 @@ def test_a_shard_that_reads_back_wrong_stops_the_run(tmp_path: Path, monkeypatch
 
 
 def test_only_one_run_at_a_path(tmp_path: Path) -> None:
-    with Ledger(tmp_path / "s.zarr").locked(), pytest.raises(DatagenError, match=f"is being written by process {os.getpid()}"):
+    with (
+        Ledger(tmp_path / "s.zarr").locked(),
+        pytest.raises(DatagenError, match=f"is being written by process {os.getpid()}"),
+    ):
         datagen.generate(small_recipe(), tmp_path / "s.zarr")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from datagen import Manifest, Store
 from datagen.croissant import croissant
@@ -22,7 +23,7 @@ from datagen.recipe import canonical_digest
 from tests.test_recipe import json_values
 
 
-def noise(seed: int, shape: tuple[int, ...] = (300, 8, 8)) -> np.ndarray:
+def noise(seed: int, shape: tuple[int, ...] = (300, 8, 8)) -> NDArray[np.complex64]:
     rng = np.random.default_rng(seed)
     return (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
 
@@ -44,7 +45,7 @@ def test_sketches_estimate_the_relative_error(relative: float) -> None:
     estimates = []
     for seed in range(10):
         a = noise(seed)
-        b = a + np.float32(relative) * noise(seed + 100)
+        b = (a + relative * noise(seed + 100)).astype(np.complex64)
         true = np.linalg.norm(b - a) / np.linalg.norm(a)
         estimates.append(relative_error(ShardRecord.of(shard, {"X": a}), ShardRecord.of(shard, {"X": b})) / true)
     assert np.sqrt(np.mean(np.square(estimates))) == pytest.approx(1, rel=0.35)
@@ -72,7 +73,10 @@ def test_round_trip(small_store: Store, tmp_path: Path) -> None:
     assert Manifest.load(file) == manifest
     assert Manifest.load(file).to_json() == manifest.to_json()
     assert manifest.plan.recipe == small_store.recipe
-    assert [str(record.shard) for record in manifest.shards][2:] == ["train shard 2 (samples 512 to 599)", "val shard 0 (samples 0 to 39)"]
+    assert [str(record.shard) for record in manifest.shards][2:] == [
+        "train shard 2 (samples 512 to 599)",
+        "val shard 0 (samples 0 to 39)",
+    ]
 
 
 def edited(manifest: Manifest, *, sign: bool, **changes: Any) -> dict[str, Any]:
@@ -107,7 +111,12 @@ def test_wrong_content_is_named_even_when_signed_again(small_store: Store, chang
         Manifest.parse(edited(small_store.manifest, sign=True, **changes), "m.json")
 
 
-@given(json_values | st.dictionaries(st.sampled_from([*Manifest.model_fields]), json_values).map(lambda d: {**d, "format": "fdd-csi", "format_version": 1}))
+@given(
+    json_values
+    | st.dictionaries(st.sampled_from([*Manifest.model_fields]), json_values).map(
+        lambda d: {**d, "format": "fdd-csi", "format_version": 1}
+    )
+)
 def test_parsing_anything_gives_one_line(data: object) -> None:
     with pytest.raises(DatagenError) as caught:
         Manifest.parse(data, "m.json")

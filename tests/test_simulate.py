@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -11,11 +12,12 @@ import torch
 import datagen
 from datagen import CDLRecipe, Store
 from datagen.errors import DatagenError
+from datagen.scenarios import Triple
 from tests.conftest import small_recipe
 
 
-def joined(batches: object) -> list[np.ndarray]:
-    return [torch.cat(parts).numpy() for parts in zip(*batches, strict=True)]  # type: ignore[call-overload]
+def joined(batches: Iterable[Triple]) -> list[np.ndarray]:
+    return [torch.cat(parts).numpy() for parts in zip(*batches, strict=True)]
 
 
 def test_samples_are_those_of_the_store(small_store: Store, recipe: CDLRecipe) -> None:
@@ -79,6 +81,10 @@ def test_bad_stream_arguments(recipe: CDLRecipe) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_holds_the_same_samples(recipe: CDLRecipe) -> None:
-    for ours, theirs in zip(joined(datagen.sample(recipe, range(300))), next(datagen.sample(recipe, range(300), batch_size=300, device="cuda")), strict=True):
+    for ours, theirs in zip(
+        joined(datagen.sample(recipe, range(300))),
+        next(datagen.sample(recipe, range(300), batch_size=300, device="cuda")),
+        strict=True,
+    ):
         assert np.linalg.norm(theirs.cpu().numpy() - ours) < 1e-5 * np.linalg.norm(ours)
     assert next(datagen.stream(recipe, 10, device="cuda")).X.is_cuda

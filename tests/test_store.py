@@ -87,8 +87,10 @@ def test_mapping_interface(small_store: Store) -> None:
     assert list(small_store) == ["train", "val"]
     assert len(small_store) == 2
     assert len(small_store["train"]) == 600
-    assert small_store["val"].Z[:10].shape == (10, 32, 32)
-    assert small_store["val"].Z[:10].dtype == np.complex64
+    ten = small_store["val"].Z[:10]
+    assert isinstance(ten, np.ndarray)
+    assert ten.shape == (10, 32, 32)
+    assert ten.dtype == np.complex64
     assert "cdl-c-fdd-v1, 600 train, 40 val" in repr(small_store)
     assert "600 samples: X, Y, Z (32, 32)" in repr(small_store["train"])
     with pytest.raises(KeyError, match="it has train, val"):
@@ -119,7 +121,9 @@ def edit_root(path: Path, **attributes: object) -> None:
         ({"recipe": {"scenario": "moon"}}, "unknown scenario 'moon'"),
     ],
 )
-def test_stores_that_are_not_what_they_should_be(small_store: Store, tmp_path: Path, attributes: dict[str, object], words: str) -> None:
+def test_stores_that_are_not_what_they_should_be(
+    small_store: Store, tmp_path: Path, attributes: dict[str, object], words: str
+) -> None:
     path = tmp_path / "copy.zarr"
     shutil.copytree(small_store.path, path)
     edit_root(path, **attributes)

@@ -27,7 +27,9 @@ def test_batches_hold_the_samples_in_order(small_store: Store) -> None:
     assert [batch[0].shape for batch in batches] == [(100, 32, 32)] * 6
     assert batches[0][0].dtype == np.complex64
     for position, name in enumerate("XYZ"):
-        np.testing.assert_array_equal(np.concatenate([batch[position] for batch in batches]), getattr(small_store["train"], name)[:])
+        np.testing.assert_array_equal(
+            np.concatenate([batch[position] for batch in batches]), getattr(small_store["train"], name)[:]
+        )
 
 
 def test_real_channels_last_and_remainder(small_store: Store) -> None:
@@ -61,7 +63,9 @@ def test_keras_trains_on_it(small_store: Store) -> None:
 
     model = keras.Sequential([keras.layers.Conv2D(2, 3, padding="same")])
     model.compile("adam", "mse")
-    history = model.fit(datagen.tf_dataset(small_store, "train", 100, arrays=("X", "Z"), real=True, shuffle_seed=0), epochs=3, verbose=0)
+    history = model.fit(
+        datagen.tf_dataset(small_store, "train", 100, arrays=("X", "Z"), real=True, shuffle_seed=0), epochs=3, verbose=0
+    )
     assert history.history["loss"][-1] < history.history["loss"][0]
 
 

@@ -28,8 +28,9 @@ class Triple(NamedTuple):
 class Engine(Protocol):
     """What simulates a recipe on a device: draws by index (on the CPU) or drawn on the device, and draws to triples."""
 
-    recipe: Recipe
-    device: torch.device
+    @property
+    def recipe(self) -> Recipe:
+        """What it simulates."""
 
     def draw(self, split: str, indices: Sequence[int] | NDArray[np.int64]) -> Any:
         """The random numbers of given samples, a function of (recipe, split, index)."""
@@ -78,4 +79,6 @@ def check_device(device: str) -> None:
     if kind not in DEVICES or (number and not (kind == "cuda" and number.isdecimal())):
         raise DatagenError(f"unknown device {device!r}; allowed: {', '.join(DEVICES)}")
     if kind == "cuda" and (not torch.cuda.is_available() or int(number or 0) >= torch.cuda.device_count()):
-        raise DatagenError(f"device {device!r} is not there: torch {torch.__version__} finds {torch.cuda.device_count()} GPUs; use --device cpu")
+        raise DatagenError(
+            f"device {device!r} is not there: torch {torch.__version__} finds {torch.cuda.device_count()} GPUs; use --device cpu"
+        )

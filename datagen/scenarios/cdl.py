@@ -3,7 +3,8 @@
 With vertically polarised BS elements and one vertically polarised omnidirectional UE element, only the theta-theta entry of the
 polarisation matrix is seen, so that TR 38.901 eq. (7.5-22) to (7.5-30) reduce, per cluster c with rays r, to
 
-    a_c[ant](t) = sqrt(P_c / 20) sum_r F(zod, aod) e^{j phi_r} e^{j pi (ant - (N-1)/2) sin(zod) sin(aod)} e^{j 2 pi (v . u(zoa, aoa)) t / lambda}
+    a_c[n](t) = sqrt(P_c / 20) sum_r F(zod, aod) e^{j phi_r}
+                e^{j pi (n - (N-1)/2) sin(zod) sin(aod)}  e^{j 2 pi (v . u(zoa, aoa)) t / lambda},   n = 0 ... N-1 antennas,
 
 plus, in profiles D and E, the specular path without random phase on the zero-delay cluster. Everything that does not change
 from sample to sample stands in tables: the response of each of the 20 x 20 possible (aod, zod) ray pairs of a cluster, already
@@ -161,7 +162,11 @@ def looks(recipe: CDLRecipe) -> tuple[Look, Look, Look]:
     down, up, t = recipe.downlink_carrier_ghz * 1e9, recipe.uplink_carrier_ghz * 1e9, recipe.horizon_s
     if recipe.uplink == "comb":
         mean = (down + up) / 2
-        return Look(DOWNLINK, 0, mean, down - mean), Look(DOWNLINK, t, mean, up - mean), Look(DOWNLINK, t, mean, down - mean)
+        return (
+            Look(DOWNLINK, 0, mean, down - mean),
+            Look(DOWNLINK, t, mean, up - mean),
+            Look(DOWNLINK, t, mean, down - mean),
+        )
     band = UPLINK if recipe.uplink == "independent-phases" else DOWNLINK
     return Look(DOWNLINK, 0, down, 0), Look(band, t, up, 0), Look(DOWNLINK, t, down, 0)
 
@@ -198,7 +203,9 @@ class ClosedForm(CDLEngine):
         # rows of the response table: cluster, aod ray, zod ray; 2 N reals each, for the real and the imaginary part of a weight
         pairs = unit_vector(rays.zod[:, None, :], rays.aod[:, :, None])
         response = (amplitude[:, None, None, None] * angle_response(pairs, recipe)).reshape(-1, recipe.antennas)
-        self.response = self._tensor(np.stack([response, 1j * response]).astype(np.complex64).view(np.float32), torch.float32).flatten(0, 1)
+        self.response = self._tensor(
+            np.stack([response, 1j * response]).astype(np.complex64).view(np.float32), torch.float32
+        ).flatten(0, 1)
         self.imaginary = len(response)
         row = np.arange(clusters * per_cluster).reshape(clusters, per_cluster) * per_cluster
         self.row = self._tensor(row, torch.int32)
@@ -208,7 +215,8 @@ class ClosedForm(CDLEngine):
         delays = rays.delays * recipe.delay_spread_ns * 1e-9
         self.taps = {
             offset: self._tensor(
-                delay_kernel(delays, recipe.subcarriers, recipe.spacing_khz * 1e3, offset, recipe.crop_taps), torch.complex64
+                delay_kernel(delays, recipe.subcarriers, recipe.spacing_khz * 1e3, offset, recipe.crop_taps),
+                torch.complex64,
             )
             for offset in {look.offset_hz for look in self.looks}
         }
@@ -228,10 +236,14 @@ class ClosedForm(CDLEngine):
         :param draws: random numbers of n samples
         :returns: X, Y, Z, each complex64 [n, antennas, crop_taps] on the engine's device
         """
-        velocity, phases, coupling = (torch.as_tensor(part, device=self.device) for part in (draws.velocity, draws.phases, draws.coupling))
+        velocity, phases, coupling = (
+            torch.as_tensor(part, device=self.device) for part in (draws.velocity, draws.phases, draws.coupling)
+        )
         departure = self.row + coupling[:, ZOD]
         arrival = self.row[:, :1] + self.row.shape[1] * coupling[:, AOA] + coupling[:, ZOA]
-        closing = (self.arrival[arrival.flatten()].view(*arrival.shape, 3) * velocity[:, None, None, :]).sum(-1)  # [n, C, R] m/s
+        closing = (self.arrival[arrival.flatten()].view(*arrival.shape, 3) * velocity[:, None, None, :]).sum(
+            -1
+        )  # [n, C, R] m/s
         coefficients: dict[tuple[int, float, float], torch.Tensor] = {}
         arrays = []
         for look in self.looks:

@@ -24,7 +24,9 @@ class Sionna(CDLEngine):
         super().__init__(recipe, device)
         self._sionna_device = "cpu" if device.type == "cpu" else f"cuda:{device.index or 0}"
         self.generators = {carrier: self._generator(carrier) for carrier in {look.carrier_hz for look in self.looks}}
-        self.frequencies = subcarrier_frequencies(recipe.subcarriers, recipe.spacing_khz * 1e3, precision="double", device=self._sionna_device)
+        self.frequencies = subcarrier_frequencies(
+            recipe.subcarriers, recipe.spacing_khz * 1e3, precision="double", device=self._sionna_device
+        )
 
     def _generator(self, carrier_hz: float) -> ChannelCoefficientsGenerator:
         common = {"polarization": "single", "polarization_type": "V", "carrier_frequency": carrier_hz}
@@ -84,7 +86,9 @@ class Sionna(CDLEngine):
     def _topology(self, velocity: torch.Tensor) -> Topology:
         n = len(velocity)
         los = self.profile.los or (0.0, 0.0, 0.0, 0.0)
-        aod, aoa, zod, zoa = (torch.full((n, 1, 1), float(angle), dtype=torch.float64, device=self.device) for angle in los)
+        aod, aoa, zod, zoa = (
+            torch.full((n, 1, 1), float(angle), dtype=torch.float64, device=self.device) for angle in los
+        )
         level = torch.zeros(n, 1, 3, dtype=torch.float64, device=self.device)
         return Topology(
             velocities=velocity[:, None], moving_end="rx",
@@ -100,7 +104,9 @@ class Sionna(CDLEngine):
         The BS antennas are handed on as receive antennas, which reciprocity allows: the OFDM response would otherwise
         evaluate the phase of every path once for each transmit antenna.
         """
-        k_factor = torch.full((len(topology.velocities), 1, 1), self.profile.k_factor, dtype=torch.float64, device=self.device)
+        k_factor = torch.full(
+            (len(topology.velocities), 1, 1), self.profile.k_factor, dtype=torch.float64, device=self.device
+        )
         rate_hz = 1 / self.recipe.horizon_s if self.recipe.horizon_s else 1.0
         h, delays = self.generators[carrier_hz](2, rate_hz, k_factor, rays, topology)
         return h.permute(0, 2, 5, 1, 4, 3, 6), delays.permute(0, 2, 1, 3)
