@@ -1,6 +1,6 @@
 """Triples per second of the naive Sionna pipeline and of both engines, in one process and one run, on one core each.
 
-    python benchmarks/datagen.py --out benchmarks/results/datagen.json
+    python benchmarks/datagen.py --out benchmarks/results/datagen.json --readme README.md
 
 naive        Sionna's CDL at all 71 instants, full 667-subcarrier band, downlink and uplink, 2-D IFFT, crop; float32, best batch size
 sionna       the reference engine: draws by index, two instants, double precision
@@ -135,11 +135,41 @@ def end_to_end(recipe: CDLRecipe, shards: int, workers: int) -> dict[str, Any]:
     }
 
 
+MARKS = ("<!-- benchmarks/datagen.py -->\n", "<!-- /benchmarks/datagen.py -->")
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The table of the README."""
+    ratios, whole = results["ratios"], results["end_to_end"]
+    machine = results["machine"]
+    memory = max(row["peak_rss_bytes_per_worker"] or 0 for row in whole.values())
+    rows = [
+        ("naive Sionna", results["naive_triples_per_second"], 1.0),
+        ("`--engine sionna`", results["sionna_triples_per_second"], ratios["sionna_over_naive"]),
+        ("closed-form kernel with its draws", results["closed_form_triples_per_second"], ratios["closed_form_over_naive"]),
+        ("end to end, in one process", whole["0"]["triples_per_second"], ratios["end_to_end_over_naive"]),
+        ("end to end, 1 Dask worker", whole["1"]["triples_per_second"], None),
+        ("end to end, 2 Dask workers", whole["2"]["triples_per_second"], None),
+    ]
+    lines = ["| one core each | triples/s | times naive |", "|---|---:|---:|"]
+    for name, speed, ratio in rows:
+        ratio = speed / rows[0][1] if ratio is None else ratio
+        lines.append(f"| {name} | {speed:,.0f} | {ratio:,.0f} |".replace(",", " "))
+    lines.append("")
+    lines.append(
+        f"{machine['processor']}, torch {machine['torch']}, Sionna {machine['sionna']}; two workers make "
+        f"{ratios['two_workers_over_one']:.2f} times what one makes; peak memory of a worker {memory / 1e6:.0f} MB, "
+        "whatever the store's size."
+    )
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/datagen.json"))
     parser.add_argument("--seconds", type=float, default=10, help="measuring time of each figure")
     parser.add_argument("--shards", type=int, default=12, help="shards written in each end-to-end figure")
+    parser.add_argument("--readme", type=Path, help="put the table into this file")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     recipe = CDLRecipe()
@@ -172,7 +202,10 @@ def main() -> None:
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(results, indent=1) + "\n")
-    print(json.dumps(results, indent=1))
+    print(markdown(results))
+    if arguments.readme is not None:
+        head, _, rest = arguments.readme.read_text().partition(MARKS[0])
+        arguments.readme.write_text(head + MARKS[0] + markdown(results) + MARKS[1] + rest.partition(MARKS[1])[2])
 
 
 def _processor() -> str:

@@ -1,0 +1,76 @@
+"""What is released: manifests that regenerate, README figures that come from a run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import datagen
+from benchmarks.datagen import markdown
+from datagen import CDLRecipe, Manifest
+
+ROOT = Path(__file__).parent.parent
+MANIFESTS = sorted((ROOT / "manifests" / "datasets").glob("*.json"))
+
+
+@pytest.mark.parametrize("file", MANIFESTS, ids=lambda file: file.stem)
+def test_released_manifests_are_whole_and_rightly_named(file: Path) -> None:
+    manifest = Manifest.load(file)
+    assert file.stem == manifest.name
+    assert file.read_text() == manifest.to_json()
+    assert f"[{manifest.name}](datasets/{file.name})" in (ROOT / "manifests" / "README.md").read_text()
+
+
+def test_the_papers_set_is_released() -> None:
+    manifest = Manifest.load(ROOT / "manifests" / "datasets" / "cdl-c-fdd-v1.json")
+    assert manifest.plan.recipe == CDLRecipe()
+
+
+def test_first_and_last_shard_of_the_papers_set() -> None:
+    """Shards are independent, so two of the 33 stand for the set: the released fingerprints against fresh samples."""
+    from datagen.manifest import ShardRecord, relative_error
+    from datagen.scenarios import make_engine
+    from datagen.simulate import simulate_shard
+
+    manifest = Manifest.load(ROOT / "manifests" / "datasets" / "cdl-c-fdd-v1.json")
+    engine = make_engine(manifest.plan.recipe)
+    for record in (manifest.shards[0], manifest.shards[-1]):
+        fresh = ShardRecord.of(record.shard, simulate_shard(engine, record.shard))
+        assert relative_error(record, fresh) < 1e-5
+
+
+def test_the_mini_set_regenerates(tmp_path: Path) -> None:
+    manifest = Manifest.load(ROOT / "manifests" / "datasets" / "cdl-c-fdd-mini-v1.json")
+    store, same = datagen.regenerate(manifest, tmp_path / "mini.zarr")
+    assert same.error < 1e-5
+    assert datagen.verify(store, manifest).bad == []
+
+
+def test_readme_figures_are_those_of_the_benchmark() -> None:
+    results = json.loads((ROOT / "benchmarks" / "results" / "datagen.json").read_text())
+    assert markdown(results) in (ROOT / "README.md").read_text()
+
+
+def test_benchmark_reaches_its_marks() -> None:
+    """The committed run, not this machine's clock: what was to be reached when the engine was written."""
+    ratios = json.loads((ROOT / "benchmarks" / "results" / "datagen.json").read_text())["ratios"]
+    assert ratios["closed_form_over_naive"] >= 800
+    assert ratios["end_to_end_over_naive"] >= 300
+    assert ratios["two_workers_over_one"] >= 1.8
+
+
+def test_benchmark_runs(tmp_path: Path) -> None:
+    out = tmp_path / "b.json"
+    subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "datagen.py", "--out", out, "--seconds", "0.01", "--shards", "1"],
+        check=True,
+        capture_output=True,
+    )
+    results = json.loads(out.read_text())
+    assert results["naive_triples_per_second"] < results["closed_form_triples_per_second"]
+    assert results["end_to_end"]["1"]["peak_rss_bytes_per_worker"] < 1.5e9
+    assert "triples/s" in markdown(results)
