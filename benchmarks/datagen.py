@@ -146,7 +146,11 @@ def markdown(results: dict[str, Any]) -> str:
     rows = [
         ("naive Sionna", results["naive_triples_per_second"], 1.0),
         ("`--engine sionna`", results["sionna_triples_per_second"], ratios["sionna_over_naive"]),
-        ("closed-form kernel with its draws", results["closed_form_triples_per_second"], ratios["closed_form_over_naive"]),
+        (
+            "closed-form kernel with its draws",
+            results["closed_form_triples_per_second"],
+            ratios["closed_form_over_naive"],
+        ),
         ("end to end, in one process", whole["0"]["triples_per_second"], ratios["end_to_end_over_naive"]),
         ("end to end, 1 Dask worker", whole["1"]["triples_per_second"], None),
         ("end to end, 2 Dask workers", whole["2"]["triples_per_second"], None),
@@ -154,7 +158,8 @@ def markdown(results: dict[str, Any]) -> str:
     lines = ["| one core each | triples/s | times naive |", "|---|---:|---:|"]
     for name, speed, ratio in rows:
         ratio = speed / rows[0][1] if ratio is None else ratio
-        lines.append(f"| {name} | {speed:,.0f} | {ratio:,.0f} |".replace(",", " "))
+        figures = f"{speed:,.1f} | {ratio:,.0f}" if speed < 100 else f"{speed:,.0f} | {ratio:,.0f}"
+        lines.append(f"| {name} | {figures.replace(',', ' ')} |")
     lines.append("")
     lines.append(
         f"{machine['processor']}, torch {machine['torch']}, Sionna {machine['sionna']}; two workers make "
