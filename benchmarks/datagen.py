@@ -28,7 +28,8 @@ sys.path = [
 ]  # this file is named like the package
 
 from datagen import store as stores
-from datagen.execute import Job, connect, write_shard
+from datagen.cluster import connect
+from datagen.execute import Job, write_shard
 from datagen.ledger import Ledger
 from datagen.manifest import Producer, ShardRecord
 from datagen.plan import SHARD, Plan
@@ -102,7 +103,7 @@ def end_to_end(recipe: CDLRecipe, shards: int, workers: int) -> dict[str, Any]:
     plan = Plan(recipe.model_copy(update={"train": (shards + max(workers, 1)) * SHARD, "val": 0, "test": 0}))
     with tempfile.TemporaryDirectory() as directory:
         ledger = Ledger(Path(directory) / "bench.zarr")
-        job = Job(str(ledger.out), plan.recipe.model_dump_json(), SHARD, "closed-form", "cpu")
+        job = Job(ledger.out, plan.recipe, "closed-form", "cpu")
         with ledger.locked():
             ledger.start({}, force=False)
             stores.create(ledger.data, plan)

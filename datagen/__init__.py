@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datagen.errors import DatagenError, Interrupted, VerificationError
-    from datagen.execute import generate, regenerate, verify
+    from datagen.execute import generate
     from datagen.manifest import Manifest
     from datagen.recipe import CDLRecipe, Recipe
     from datagen.simulate import sample, stream
     from datagen.store import Store, open_store
     from datagen.tensorflow_reader import tf_dataset
+    from datagen.verification import regenerate, verify
 
 __version__ = "0.1.0"
 
 _HOMES = {  # public name -> module; imported on first use, so that `import datagen` costs neither torch nor zarr
     "DatagenError": "errors", "Interrupted": "errors", "VerificationError": "errors",
-    "generate": "execute", "regenerate": "execute", "verify": "execute",
+    "generate": "execute", "regenerate": "verification", "verify": "verification",
     "Manifest": "manifest", "CDLRecipe": "recipe", "Recipe": "recipe",
     "sample": "simulate", "stream": "simulate", "Store": "store", "open_store": "store", "tf_dataset": "tensorflow_reader",
 }  # fmt: skip

@@ -270,14 +270,14 @@ def inspect(store_path: Path, as_json: bool, picture: Path | None) -> None:
 @_JSON
 @_QUIET
 def verify(store_path: Path, manifest_file: Path | None, as_json: bool, quiet: bool) -> None:
-    from datagen import execute
+    from datagen import verification
     from datagen.manifest import Manifest
     from datagen.store import open_store
 
     store = open_store(store_path)
     manifest = None if manifest_file is None else Manifest.load(manifest_file)
     name, digest = (manifest or store.manifest).name, (manifest or store.manifest).digest
-    found = execute.verify(store, manifest, progress=not quiet)
+    found = verification.verify(store, manifest, progress=not quiet)
     if as_json:
         facts = {
             "path": str(store_path),
@@ -315,14 +315,14 @@ def regenerate(
     manifest_file: Path, out: Path, workers: int | None, scheduler: str | None, engine: str | None, device: str,
     force: bool, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
-    from datagen import execute
+    from datagen import verification
     from datagen.manifest import TOLERANCE, Manifest
 
     manifest = Manifest.load(manifest_file)
     start = time.perf_counter()
     workers = _default_workers(scheduler, len(manifest.shards)) if workers is None else workers
     options = {"engine": engine} if engine else {}
-    store, same = execute.regenerate(
+    store, same = verification.regenerate(
         manifest, out, workers=workers, scheduler=scheduler, device=device, force=force, progress=not quiet, **options
     )
     _print_made(
@@ -373,7 +373,7 @@ def manifest(source: Path, as_croissant: bool, out: Path | None) -> None:
 )
 @_JSON
 def cluster_check(address: str, directory: Path, as_json: bool) -> None:
-    from datagen.execute import check_workers, connect
+    from datagen.cluster import check_workers, connect
 
     with connect(0, address) as client:
         rows = check_workers(client, directory.absolute())

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec
 
 from datagen.errors import DatagenError
-from datagen.manifest import FORMAT, FORMAT_VERSION, Manifest
+from datagen.manifest import FORMAT, FORMAT_VERSION, Manifest, ShardRecord, sample_digest
 from datagen.plan import CHUNK, Plan, Shard
 from datagen.recipe import Recipe, parse
 
@@ -87,6 +87,23 @@ def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
 def shard_file(shard: Shard, name: str) -> str:
     """Path of a shard's file within the store."""
     return f"{shard.split}/{name}/c/{shard.index}/0/0"
+
+
+def bad_arrays(path: Path, record: ShardRecord) -> dict[str, str]:
+    """Arrays of a shard whose samples on disk are not those of its record, and what is wrong with each."""
+    bad = {}
+    for name, expected in record.arrays.items():
+        file = shard_file(record.shard, name)
+        try:
+            found = sample_digest(read(path, record.shard, name))
+        except Exception as error:  # whatever zarr or a codec makes of damaged bytes
+            bad[name] = f"{file} cannot be read ({type(error).__name__}: {error})".replace("\n", " ")
+        else:
+            if not (path / file).exists():
+                bad[name] = f"{file} is missing"
+            elif found != expected.sha256:
+                bad[name] = f"{file} has other samples (digest {found[:12]}, expected {expected.sha256[:12]})"
+    return bad
 
 
 def finish(path: Path, manifest: Manifest) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import datagen
-from datagen import DatagenError, Interrupted, Manifest, Store, VerificationError, execute
+from datagen import DatagenError, Interrupted, Manifest, Store, VerificationError, cluster
 from datagen import store as stores
 from datagen.ledger import Ledger
 from datagen.plan import Plan, Shard
@@ -294,7 +294,7 @@ def test_an_edited_embedded_manifest_is_noticed(copy: Path) -> None:
 def test_bad_options_leave_nothing_behind(
     tmp_path: Path, options: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execute, "SCHEDULER_TIMEOUT_S", 1)
+    monkeypatch.setattr(cluster, "SCHEDULER_TIMEOUT_S", 1)
     with pytest.raises(DatagenError, match=words):
         datagen.generate(small_recipe(), tmp_path / "s.zarr", **options)
     assert os.listdir(tmp_path) == []
@@ -316,7 +316,7 @@ def test_a_disk_too_small_is_known_before_any_work(tmp_path: Path) -> None:
 def test_a_shard_that_reads_back_wrong_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that loses writes: nothing is noted for such a shard, and the store is not finished."""
     monkeypatch.setattr(stores, "write", lambda *_: None)
-    with pytest.raises(DatagenError, match=r"train shard 0.*reads back .* is missing"):
+    with pytest.raises(DatagenError, match=r"train shard 0.*reads back wrong: .* is missing"):
         datagen.generate(small_recipe(), tmp_path / "s.zarr")
     assert os.listdir(tmp_path) == []
 

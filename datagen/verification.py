@@ -1,0 +1,120 @@
+"""Is a store what its manifest says, and is a regenerated data set the same?"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datagen import store as stores
+from datagen.errors import DatagenError, VerificationError
+from datagen.execute import generate, progress_bar
+from datagen.manifest import TOLERANCE, Manifest, ShardRecord, relative_error
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What :func:`verify` found."""
+
+    bad: list[str]  # one line for each array of a shard that is not what it should be; empty when all is well
+    shards: int
+    identical: int  # shards with the very bits of the manifest
+    error: float  # largest relative error of the other good ones, estimated from their sketches
+
+
+def verify(
+    store: stores.Store, manifest: Manifest | None = None, *, threads: int | None = None, progress: bool = False
+) -> Verification:
+    """Read every shard of a store and check every digest.
+
+    A store is first held to the manifest that it carries, bit for bit. A released manifest may have been made on another
+    machine, where floating point rounds otherwise: its samples may differ by 1e-5 relative.
+
+    :param store: an opened store
+    :param manifest: released manifest that the store should be a making of
+    :param threads: shards read at a time
+    :raises VerificationError: a manifest was edited, or is of another recipe than the store
+    """
+    own = store.manifest
+    expected = own if manifest is None else manifest
+    if expected.recipe_digest != store.recipe.digest:
+        raise VerificationError(
+            f"{store.path} was made from recipe {store.recipe.digest}, the manifest {expected.name} is of {expected.recipe_digest}"
+        )
+    path = Path(store.path)
+    bad, identical, worst = [], 0, 0.0
+    intact = set()
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        with progress_bar(own.plan, progress) as advance:
+            for record, wrong in zip(
+                own.shards, pool.map(lambda record: stores.bad_arrays(path, record), own.shards), strict=True
+            ):
+                bad += [f"{record.shard}: {reason}" for reason in wrong.values()]
+                advance(record.stop - record.start)
+                if not wrong:
+                    intact.add((record.shard, record.digests))
+        if manifest is None or bad:
+            return Verification(bad, len(own.shards), len(intact), worst)
+
+        def error(record: ShardRecord) -> float:
+            if (record.shard, record.digests) in intact:
+                return 0.0
+            return relative_error(
+                record,
+                ShardRecord.of(record.shard, {name: stores.read(path, record.shard, name) for name in record.arrays}),
+            )
+
+        for record, off in zip(expected.shards, pool.map(error, expected.shards), strict=True):
+            identical += (record.shard, record.digests) in intact
+            worst = max(worst, off)
+            if off > TOLERANCE:
+                bad.append(
+                    f"{record.shard}: its samples differ from those of {expected.name} by {off:.1e} relative, more than {TOLERANCE:g}"
+                )
+    return Verification(bad, len(expected.shards), identical, worst)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How a regenerated data set compares with its manifest."""
+
+    identical: int  # shards with the very bits of the manifest
+    shards: int
+    error: float  # largest relative error of a shard, estimated from the sketches
+
+
+def compare(expected: Manifest, found: Manifest) -> Comparison:
+    """Compare two manifests of one recipe shard by shard."""
+    pairs = list(zip(expected.shards, found.shards, strict=True))
+    return Comparison(
+        sum(a.digests == b.digests for a, b in pairs), len(pairs), max(relative_error(a, b) for a, b in pairs)
+    )
+
+
+def regenerate(manifest: Manifest, out: str | os.PathLike[str], **options: Any) -> tuple[stores.Store, Comparison]:
+    """Make a manifest's data set again and prove that it holds the same samples.
+
+    :param manifest: what to make
+    :param out: directory of the store
+    :param options: as of :func:`generate`; the engine is the manifest's unless given
+    :returns: the store, and how it compares
+    :raises VerificationError: a shard differs by more than 1e-5 relative; the store is dropped
+    """
+
+    def accept(found: Manifest) -> None:
+        error = compare(manifest, found).error
+        if error > TOLERANCE:
+            raise VerificationError(
+                f"the samples differ from those of {manifest.name} by {error:.1e} relative, more than {TOLERANCE:g}; nothing kept"
+            )
+
+    plan = manifest.plan
+    options = {"engine": manifest.producer.engine, **options}
+    store = generate(plan.recipe, out, shard_samples=plan.shard_samples, accept=accept, **options)
+    found = store.manifest
+    if found.plan != plan:
+        raise DatagenError(f"{out} holds this recipe in shards of {found.shard_samples}; give another --out")
+    accept(found)
+    return store, compare(manifest, found)
