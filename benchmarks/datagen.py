@@ -30,7 +30,6 @@ sys.path = [
 from datagen import store as stores
 from datagen.cluster import connect
 from datagen.execute import Job, write_shard
-from datagen.ledger import Ledger
 from datagen.manifest import Producer, ShardRecord
 from datagen.plan import SHARD, Plan
 from datagen.recipe import CDLRecipe
@@ -102,10 +101,10 @@ def end_to_end(recipe: CDLRecipe, shards: int, workers: int) -> dict[str, Any]:
     """Rate of whole shard tasks, each process held to one core; 0 workers is this process. First shards are not counted."""
     plan = Plan(recipe.model_copy(update={"train": (shards + max(workers, 1)) * SHARD, "val": 0, "test": 0}))
     with tempfile.TemporaryDirectory() as directory:
-        ledger = Ledger(Path(directory) / "bench.zarr")
-        job = Job(ledger.out, plan.recipe, "closed-form", "cpu")
+        job = Job(Path(directory) / "bench.zarr", plan, "closed-form", "cpu")
+        ledger = job.ledger
         with ledger.locked():
-            ledger.start({}, force=False)
+            ledger.start(force=False)
             stores.create(ledger.data, plan)
             tasks = [(job, shard, None) for shard in plan.shards]
             if workers == 0:

@@ -27,6 +27,9 @@ COMMANDS = {
 }
 
 
+SCENARIOS = {"cdl"}  # commands made from a recipe's fields
+
+
 class _Lazy(click.Group):
     """Lists its commands from a table, so that --help builds none of them."""
 
@@ -34,7 +37,7 @@ class _Lazy(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return _scenario_command("cdl") if cmd_name == "cdl" else super().get_command(ctx, cmd_name)
+        return _scenario_command(cmd_name) if cmd_name in SCENARIOS else super().get_command(ctx, cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -69,7 +72,8 @@ _FORCE = click.option("--force", is_flag=True, help="replace what is at --out, o
 
 
 def _default_workers(scheduler: str | None, shards: int) -> int:
-    return 0 if scheduler else min(len(os.sched_getaffinity(0)), shards)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if scheduler else min(cores, shards)
 
 
 # datagen cdl -----------------------------------------------------------------------------------------------------------------
@@ -149,28 +153,28 @@ def _scenario_command(scenario: str) -> click.Command:
         table = load(recipe_file) if recipe_file else {}
         if table.get("scenario", scenario) != scenario:
             raise DatagenError(
-                f"{recipe_file} is a recipe of scenario {table['scenario']!r}; give it to: datagen {table['scenario']}"
+                f"{recipe_file} is a recipe of scenario {table['scenario']!r}; datagen {scenario} takes {scenario!r}"
             )
         recipe = parse({**table, **given, "scenario": scenario}, str(recipe_file) if recipe_file else "options")
-        plan = Plan(recipe, shard_samples or SHARD)
-        workers = _default_workers(scheduler, len(plan.shards)) if workers is None else workers
+        plan = Plan(recipe, SHARD if shard_samples is None else shard_samples)
+        workers = _default_workers(scheduler, plan.shard_count) if workers is None else workers
         if dry_run:
             _print_dry_run(plan, workers, scheduler, engine, device, out, as_json)
             return
         from datagen.execute import generate
 
-        start = time.perf_counter()
+        start, existed = time.perf_counter(), os.path.lexists(out) and not force
         store = generate(
             recipe, out, workers=workers, scheduler=scheduler, engine=engine, device=device,
             shard_samples=plan.shard_samples, force=force, progress=not quiet,
         )  # fmt: skip
-        _print_made(store, time.perf_counter() - start, as_json, quiet)
+        _print_made(store, existed, time.perf_counter() - start, as_json, quiet)
 
     command.params = [*command.params[:2], *_recipe_options(scenario), *command.params[2:]]
     return command
 
 
-def _print_made(store: Store, seconds: float, as_json: bool, quiet: bool, **more: Any) -> None:
+def _print_made(store: Store, existed: bool, seconds: float, as_json: bool, quiet: bool, **more: Any) -> None:
     manifest = store.manifest
     samples = manifest.plan.samples
     if as_json:
@@ -192,8 +196,9 @@ def _print_made(store: Store, seconds: float, as_json: bool, quiet: bool, **more
             )
         )
     elif not quiet:
+        how = "already there, nothing done (datagen verify reads it)" if existed else "complete and read back"
         click.echo(
-            f"{store.path}: {manifest.name}, {samples} triples in {len(manifest.shards)} shards, complete and read back; {manifest.digest}"
+            f"{store.path}: {manifest.name}, {samples} triples in {len(manifest.shards)} shards, {how}; {manifest.digest}"
         )
 
 
@@ -202,27 +207,30 @@ def _print_dry_run(
 ) -> None:
     import shutil
 
-    from datagen.execute import estimate_rate
+    from datagen.execute import check_memory, estimate_rate, resolve
 
+    path = resolve(out)
+    if scheduler is None:
+        check_memory(plan, workers)
     rate = estimate_rate(plan, engine, device)
     facts = {
         "name": plan.recipe.label, "recipe_digest": plan.recipe.digest, "samples": plan.recipe.splits,
         "sample_shape": list(plan.recipe.sample_shape), "arrays": list(plan.recipe.arrays),
-        "shards": len(plan.shards), "shard_samples": plan.shard_samples, "store_bytes": plan.store_bytes,
-        "free_bytes": shutil.disk_usage(out.absolute().parent).free if out.absolute().parent.is_dir() else None,
+        "shards": plan.shard_count, "shard_samples": plan.shard_samples, "store_bytes": plan.store_bytes,
+        "free_bytes": shutil.disk_usage(path.parent).free,
         "workers": None if scheduler else workers, "worker_bytes": plan.worker_bytes,
         "triples_per_second_per_worker": rate, "seconds": None if scheduler else plan.samples / rate / max(workers, 1),
     }  # fmt: skip
     if as_json:
-        click.echo(json.dumps(facts))
+        click.echo(json.dumps(facts, allow_nan=False))
         return
-    free = "" if facts["free_bytes"] is None else f", {facts['free_bytes'] / 1e9:.1f} GB free"
+    free = f", {facts['free_bytes'] / 1e9:.1f} GB free"
     angles, delays = plan.recipe.sample_shape
     click.echo(f"{plan.recipe.label} ({plan.recipe.digest})")
     click.echo(f"samples  {', '.join(f'{n} {split}' for split, n in plan.recipe.splits.items())}")
     click.echo(f"arrays   {', '.join(plan.recipe.arrays)}, complex64 [sample, {angles} angles, {delays} delays]")
     click.echo(
-        f"disk     {plan.store_bytes / 1e9:.2f} GB in {len(plan.shards)} shards of {plan.shard_samples} samples{free}"
+        f"disk     {plan.store_bytes / 1e9:.2f} GB in {plan.shard_count} shards of {plan.shard_samples} samples{free}"
     )
     click.echo(f"memory   about {plan.worker_bytes / 1e9:.2f} GB a worker")
     where = f"{workers or 1} worker{'s' if workers > 1 else ''}"
@@ -256,7 +264,7 @@ def inspect(store_path: Path, as_json: bool, picture: Path | None) -> None:
         except (OSError, ValueError) as error:
             raise DatagenError(f"cannot draw {picture}: {error}") from None
     facts = report.summary(store)
-    click.echo(json.dumps(facts) if as_json else report.table(facts), nl=as_json)
+    click.echo(json.dumps(facts, allow_nan=False) if as_json else report.table(facts), nl=as_json)
 
 
 @cli.command(help=COMMANDS["verify"])
@@ -319,7 +327,7 @@ def regenerate(
     from datagen.manifest import TOLERANCE, Manifest
 
     manifest = Manifest.load(manifest_file)
-    start = time.perf_counter()
+    start, existed = time.perf_counter(), os.path.lexists(out) and not force
     workers = _default_workers(scheduler, len(manifest.shards)) if workers is None else workers
     options = {"engine": engine} if engine else {}
     store, same = verification.regenerate(
@@ -327,6 +335,7 @@ def regenerate(
     )
     _print_made(
         store,
+        existed,
         time.perf_counter() - start,
         as_json,
         quiet,
@@ -358,8 +367,8 @@ def manifest(source: Path, as_croissant: bool, out: Path | None) -> None:
         return
     try:
         put_atomically(out, text)
-    except OSError as error:
-        raise DatagenError(f"cannot write {out}: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise DatagenError(f"cannot write {out}: {error}; give --out a file") from None
     click.echo(f"wrote {out}", err=True)
 
 

@@ -20,6 +20,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 SCHEDULER_TIMEOUT_S = 5
+VERSIONS = {"datagen", "numpy", "sionna", "torch", "zarr"}  # what workers must have the same of
 
 
 def run_tasks(
@@ -69,6 +70,7 @@ def connect(workers: int, scheduler: str | None) -> Iterator[Client]:
     """
     import dask.config
     from distributed import Client, LocalCluster
+    from distributed.utils import silence_logging_cmgr
 
     if scheduler is None:
         # By default freed arrays go back to the system at once; ours are reused for every shard, and the page faults of asking for
@@ -88,7 +90,7 @@ def connect(workers: int, scheduler: str | None) -> Iterator[Client]:
             f"no Dask scheduler answers at {scheduler} within {SCHEDULER_TIMEOUT_S} s ({type(error).__name__}); "
             "start one with `dask scheduler`, or leave --scheduler out"
         ) from None
-    with client:
+    with silence_logging_cmgr(logging.CRITICAL), client:  # what goes wrong is raised, and said in one line
         yield client
 
 
@@ -96,8 +98,8 @@ def _probe(directory: str) -> dict[str, Any]:
     """What a worker is and sees."""
     producer = Producer.here("", "")
     return {
-        "host": socket.gethostname(), "pid": os.getpid(), "datagen": producer.datagen, "numpy": producer.numpy, "torch": producer.torch,
-        "zarr": producer.zarr, "writable": os.access(directory, os.W_OK) and os.path.isdir(directory),
+        "host": socket.gethostname(), "pid": os.getpid(), **producer.model_dump(include=VERSIONS),
+        "writable": os.access(directory, os.W_OK) and os.path.isdir(directory),
     }  # fmt: skip
 
 
@@ -121,11 +123,7 @@ def check_workers(client: Client, directory: Path) -> list[dict[str, Any]]:
             raise DatagenError(
                 f"worker {row['address']} on {row['host']} cannot write {directory}; all workers must share that file system"
             )
-        differing = [
-            f"{key} {row[key]} (here {here[key]})"
-            for key in ("datagen", "numpy", "torch", "zarr")
-            if row[key] != here[key]
-        ]
+        differing = [f"{key} {row[key]} (here {here[key]})" for key in sorted(VERSIONS) if row[key] != here[key]]
         if differing:
             raise DatagenError(
                 f"worker {row['address']} on {row['host']} has {', '.join(differing)}; install the same versions"

@@ -14,11 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from datagen import store as stores
 from datagen.cluster import run_tasks
 from datagen.errors import DatagenError, Interrupted, VerificationError
 from datagen.ledger import Ledger
-from datagen.manifest import Manifest, Producer, ShardRecord
+from datagen.manifest import Manifest, Producer, ShardRecord, creation_time
 from datagen.plan import CHUNK, SHARD, Plan, Shard
 from datagen.recipe import Recipe
 from datagen.scenarios import check_device, check_engine, make_engine
@@ -27,12 +29,18 @@ from datagen.simulate import simulate_shard
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to know about a run."""
+    """What is made, where and how: all that a worker needs to know."""
 
     out: Path
-    recipe: Recipe
+    plan: Plan
     engine: str
     device: str
+
+    @functools.cached_property
+    def ledger(self) -> Ledger:
+        making = {"recipe": self.plan.recipe.model_dump(mode="json"), "shard size": self.plan.shard_samples}
+        version = Producer.here(self.engine, self.device).datagen
+        return Ledger(self.out, {**making, "engine": self.engine, "device": self.device, "datagen version": version})
 
 
 @dataclass(frozen=True)
@@ -65,16 +73,15 @@ def write_shard(task: tuple[Job, Shard, ShardRecord | None]) -> ShardRecord | Fa
     A shard that an earlier run noted is kept if what lies on disk still has its digests.
     """
     job, shard, known = task
-    ledger = Ledger(job.out)
+    ledger = job.ledger
     try:
         if known is not None and stores.bad_arrays(ledger.data, known) == {}:
             return known
         with _one_thread():
-            arrays = simulate_shard(_engine(job.recipe, job.engine, job.device), shard)
+            arrays = simulate_shard(_engine(job.plan.recipe, job.engine, job.device), shard)
         record = ShardRecord.of(shard, arrays)
-        for _ in range(
-            2
-        ):  # a worker that outlived its client by a moment may be replacing these very files by their like
+        # twice, for a worker of this job that outlived its client may just be replacing the files by their like
+        for _ in range(2):
             stores.write(ledger.data, shard, arrays)
             bad = stores.bad_arrays(ledger.data, record)
             if not bad:
@@ -84,6 +91,8 @@ def write_shard(task: tuple[Job, Shard, ShardRecord | None]) -> ShardRecord | Fa
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return Failure(shard, "the disk is full")
+        return Failure(shard, f"{type(error).__name__}: {error}")
+    except (MemoryError, RuntimeError) as error:  # torch raises RuntimeError when memory runs out
         return Failure(shard, f"{type(error).__name__}: {error}")
     except VerificationError as error:
         return Failure(shard, str(error))
@@ -120,73 +129,106 @@ def generate(
     :raises Interrupted: Ctrl-C; what is finished is kept
     """
     plan = Plan(recipe, shard_samples)
-    ledger = Ledger(Path(os.path.abspath(out)))
-    if not ledger.out.parent.is_dir():
-        raise DatagenError(f"the directory {ledger.out.parent} does not exist; make it first")
     if workers < 0:
         raise DatagenError(f"{workers} workers are not allowed; give 0 (this process) or more")
     check_engine(engine)
-    if (finished := _existing(ledger, recipe, force)) is not None:
+    creation_time()
+    job = Job(resolve(out), plan, engine, device)
+    ledger = job.ledger
+    finished = _finished(job, force)
+    if finished is not None and not ledger.wip.exists():
         return finished
-    if scheduler is None:  # a cluster's workers may have devices that this machine lacks
+    if scheduler is None:  # a cluster's workers may have the devices and the memory that this machine lacks
         check_device(device)
-    job, producer = Job(ledger.out, recipe, engine, device), Producer.here(engine, device)
-    with ledger.locked():
-        making = {
-            "recipe": recipe.model_dump(mode="json"),
-            "shard size": shard_samples,
-            "engine": engine,
-            "device": device,
-        }
-        ledger.start({**making, "datagen version": producer.datagen}, force)
-        known = ledger.records()
-        _check_disk(plan, ledger, known)
-        stores.create(ledger.data, plan)
-        tasks = [(job, shard, known.get(shard)) for shard in plan.shards]
-        records: list[ShardRecord] = []
-        with progress_bar(plan, progress) as advance:
-            try:
-                for result in run_tasks(write_shard, tasks, workers, scheduler, ledger.wip):
-                    if isinstance(result, Failure):
-                        left = len(tasks) - len(records)
-                        raise DatagenError(
-                            f"{result.shard}: {result.reason}; {left} of {len(tasks)} shards are left: mend it and give the same command again"
-                        )
-                    records.append(result)
-                    advance(result.stop - result.start)
-            except KeyboardInterrupt:
-                raise Interrupted(
-                    f"stopped with {len(records)} of {len(tasks)} shards in {ledger.wip}; give the same command again to go on"
-                ) from None
-        manifest = Manifest.build(plan, producer, records)
-        if accept is not None:
-            try:
-                accept(manifest)
-            except BaseException:
-                ledger.remove()
-                raise
-        stores.finish(ledger.data, manifest)
-        ledger.publish()
+        check_memory(plan, workers)
+    try:
+        with ledger.locked():
+            finished = _finished(job, force)
+            if finished is not None:  # by another run just now, or by an earlier one that died tidying up
+                ledger.tidy()
+                return finished
+            manifest = _make(job, workers, scheduler, force, progress)
+            if accept is not None:
+                try:
+                    accept(manifest)
+                except BaseException:
+                    ledger.remove()
+                    raise
+            stores.finish(ledger.data, manifest)
+            ledger.publish(replace=force)
+    except KeyboardInterrupt:
+        kept = len(ledger.records())
+        what = f"{kept} of {plan.shard_count} shards are in {ledger.wip}; " if kept else "no shard was finished; "
+        raise Interrupted(f"stopped: {what}give the same command again to go on") from None
+    except OSError as error:
+        raise DatagenError(
+            f"cannot write {ledger.out}: {error.strerror or error}; mend it and give the same command again"
+        ) from None
     return stores.open_store(ledger.out)
 
 
-def _existing(ledger: Ledger, recipe: Recipe, force: bool) -> stores.Store | None:
-    """The finished store of this very recipe at ``out``, if there is one.
+def _make(job: Job, workers: int, scheduler: str | None, force: bool, progress: bool) -> Manifest:
+    """Bring every shard of a job to the disk, and describe them."""
+    ledger, plan = job.ledger, job.plan
+    ledger.start(force)
+    known = ledger.records()
+    _check_disk(plan, ledger, known)
+    stores.create(ledger.data, plan)
+    tasks = [(job, shard, known.get(shard)) for shard in plan.shards]
+    records: list[ShardRecord] = []
+    with progress_bar(plan, progress) as advance:
+        for result in run_tasks(write_shard, tasks, workers, scheduler, ledger.wip):
+            if isinstance(result, Failure):
+                left = len(tasks) - len(records)
+                raise DatagenError(
+                    f"{result.shard}: {result.reason}; {left} of {len(tasks)} shards are left: "
+                    "mend it and give the same command again"
+                )
+            records.append(result)
+            advance(result.stop - result.start)
+    return Manifest.build(plan, Producer.here(job.engine, job.device), records)
 
-    :raises DatagenError: something else is there
+
+def resolve(out: str | os.PathLike[str]) -> Path:
+    """Absolute path of a store to be made; a symbolic link at its end is kept.
+
+    :raises DatagenError: its directory does not exist, or it names no entry of one
     """
-    if force or not os.path.lexists(ledger.out):
+    path = Path(out)
+    try:
+        parent = path.parent.resolve(strict=True)
+    except (OSError, RuntimeError):
+        raise DatagenError(f"the directory {path.parent} does not exist; make it first") from None
+    if path.name in ("", "..") or not parent.is_dir():
+        raise DatagenError(f"{path} names no directory to make; give --out a path such as store.zarr")
+    return parent / path.name
+
+
+def _finished(job: Job, force: bool) -> stores.Store | None:
+    """The finished store of this very recipe, if it is there and need not be made anew.
+
+    :raises DatagenError: something else is there that may not be replaced
+    """
+    out = job.out
+    if not os.path.lexists(out):
+        return None
+    if not stores.is_store(out):
+        raise DatagenError(f"{out} exists and is no datagen store; give another --out")
+    if force:
+        if out.is_symlink() or out in (Path.cwd(), *Path.cwd().parents):
+            raise DatagenError(
+                f"{out} is a link or the working directory, which --force does not replace; give another --out"
+            )
         return None
     advice = "give another --out, or --force to replace it"
     try:
-        store = stores.open_store(ledger.out)
+        store = stores.open_store(out)
     except DatagenError as error:
-        raise DatagenError(f"{ledger.out} exists and is no finished store ({error}); {advice}") from None
-    if store.recipe != recipe:
-        differing = ", ".join(
-            sorted(k for k, v in recipe.model_dump().items() if store.recipe.model_dump().get(k) != v)
-        )
-        raise DatagenError(f"{ledger.out} holds another recipe (differing in {differing}); {advice}")
+        raise DatagenError(f"{error}; {advice}") from None
+    mine, theirs = job.plan.recipe.model_dump(), store.recipe.model_dump()
+    if mine != theirs:
+        differing = ", ".join(sorted(key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)))
+        raise DatagenError(f"{out} holds another recipe (differing in {differing}); {advice}")
     return store
 
 
@@ -196,7 +238,18 @@ def _check_disk(plan: Plan, ledger: Ledger, known: dict[Shard, ShardRecord]) -> 
     free = shutil.disk_usage(ledger.wip).free
     if needed > free:
         raise DatagenError(
-            f"{ledger.out} needs {needed / 1e9:.1f} GB more and the disk has {free / 1e9:.1f} GB free; free some or give another --out"
+            f"{ledger.out} needs {needed / 1e9:.1f} GB more and the disk has {free / 1e9:.1f} GB free; "
+            "free some or give another --out"
+        )
+
+
+def check_memory(plan: Plan, workers: int) -> None:
+    """:raises DatagenError: the estimated memory of the workers is more than this machine has"""
+    needed, there = plan.worker_bytes * max(workers, 1), psutil.virtual_memory().total
+    if needed > there:
+        raise DatagenError(
+            f"{max(workers, 1)} workers need about {needed / 1e9:.1f} GB of memory and this machine has {there / 1e9:.1f} GB; "
+            f"give fewer --workers or a smaller --shard-samples (at least {CHUNK})"
         )
 
 
@@ -220,11 +273,10 @@ def estimate_rate(plan: Plan, engine: str, device: str) -> float:
     """Triples per second of one worker here, from two small shards really simulated, written and read back."""
     small = Plan(plan.recipe.model_copy(update={"train": 2 * CHUNK, "val": 0, "test": 0}), CHUNK)
     with tempfile.TemporaryDirectory() as directory:
-        ledger = Ledger(Path(directory) / "estimate.zarr")
-        job = Job(ledger.out, small.recipe, engine, device)
-        with ledger.locked():
-            ledger.start({}, force=False)
-            stores.create(ledger.data, small)
+        job = Job(Path(directory) / "estimate.zarr", small, engine, device)
+        with job.ledger.locked():
+            job.ledger.start(force=False)
+            stores.create(job.ledger.data, small)
             warm_up, measured = small.shards
             start = 0.0
             for shard in (warm_up, measured):

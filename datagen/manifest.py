@@ -7,6 +7,7 @@ without either (Alon, Matias, Szegedy, "The space complexity of approximating th
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -115,11 +116,28 @@ def _signs(stream: str, start: int, n: int) -> NDArray[np.complex64]:
 
 def relative_error(expected: ShardRecord, found: ShardRecord) -> float:
     """Relative error ||A - B|| / ||A|| between two makings of a shard, all arrays together, estimated from their sketches."""
-    difference = energy = 0.0
+    difference = norms = 0.0
     for name, a in expected.arrays.items():
-        difference += float(np.sum((np.array(a.sketch) - np.array(found.arrays[name].sketch)) ** 2)) / SKETCH
-        energy += a.energy * (expected.stop - expected.start)
-    return float(np.sqrt(difference / energy)) if energy else float(difference > 0)
+        b, samples = found.arrays[name], expected.stop - expected.start
+        estimate = float(np.sum((np.array(a.sketch) - np.array(b.sketch)) ** 2)) / SKETCH
+        # neither norm nor peak can differ by more than the norm of the difference does
+        bound = max(abs(np.sqrt(a.energy) - np.sqrt(b.energy)) * np.sqrt(samples), abs(a.peak - b.peak))
+        difference += max(estimate, float(bound) ** 2)
+        norms += min(a.energy, b.energy) * samples
+    return float(np.sqrt(difference / norms)) if norms else float(difference > 0)
+
+
+def creation_time() -> str:
+    """Now in UTC, ISO 8601; the variable ``SOURCE_DATE_EPOCH`` [s] takes precedence, as in reproducible builds.
+
+    :raises DatagenError: the variable is no number of seconds
+    """
+    seconds = os.environ.get("SOURCE_DATE_EPOCH")
+    try:
+        moment = datetime.fromtimestamp(int(seconds), UTC) if seconds else datetime.now(UTC)
+    except (ValueError, OverflowError, OSError):
+        raise DatagenError(f"SOURCE_DATE_EPOCH={seconds!r} is no number of seconds; unset it or give one") from None
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Producer(_Model):
@@ -170,15 +188,14 @@ class Manifest(_Model):
 
     @classmethod
     def build(cls, plan: Plan, producer: Producer, records: Iterable[ShardRecord]) -> Manifest:
-        """The manifest of a finished store. ``SOURCE_DATE_EPOCH`` sets its date, as in reproducible builds."""
-        seconds = os.environ.get("SOURCE_DATE_EPOCH")
-        moment = datetime.fromtimestamp(int(seconds), UTC) if seconds else datetime.now(UTC)
+        """The manifest of a finished store."""
+        position = {shard: number for number, shard in enumerate(plan.shards)}
         content: dict[str, Any] = {
             "format": FORMAT, "format_version": FORMAT_VERSION,
             "name": plan.recipe.label, "recipe": plan.recipe.model_dump(mode="json"), "recipe_digest": plan.recipe.digest,
             "shard_samples": plan.shard_samples, "producer": producer.model_dump(),
-            "created": moment.strftime("%Y-%m-%dT%H:%M:%SZ"), "licence": LICENCE, "references": list(REFERENCES),
-            "shards": [record.model_dump() for record in sorted(records, key=lambda r: plan.shards.index(r.shard))],
+            "created": creation_time(), "licence": LICENCE, "references": list(REFERENCES),
+            "shards": [record.model_dump() for record in sorted(records, key=lambda record: position[record.shard])],
         }  # fmt: skip
         return cls.model_validate({**content, "digest": canonical_digest(content)})
 
@@ -190,7 +207,7 @@ class Manifest(_Model):
             raise ValueError("its arrays are not those of its recipe")
         return self
 
-    @property
+    @functools.cached_property
     def plan(self) -> Plan:
         return Plan(parse(self.recipe, "manifest"), self.shard_samples)
 

@@ -9,6 +9,7 @@ from datagen.errors import DatagenError
 from datagen.recipe import Recipe
 
 CHUNK = 256  # samples of an inner chunk, and the block that engines evaluate: see simulate.py
+LARGEST_SHARD = 1 << 20
 SHARD = 4096  # samples of a shard by default: one task, one file an array, one ledger line
 BYTES_PER_CELL = 8  # complex64
 
@@ -41,8 +42,10 @@ class Plan:
     shard_samples: int = SHARD
 
     def __post_init__(self) -> None:
-        if self.shard_samples < CHUNK or self.shard_samples % CHUNK:
-            raise DatagenError(f"shard size {self.shard_samples} is not allowed; give a multiple of {CHUNK}")
+        if not CHUNK <= self.shard_samples <= LARGEST_SHARD or self.shard_samples % CHUNK:
+            raise DatagenError(
+                f"shard size {self.shard_samples} is not allowed; give a multiple of {CHUNK} up to {LARGEST_SHARD}"
+            )
 
     @property
     def shards(self) -> list[Shard]:
@@ -51,6 +54,10 @@ class Plan:
             for split, size in self.recipe.splits.items()
             for index, start in enumerate(range(0, size, self.shard_samples))
         ]
+
+    @property
+    def shard_count(self) -> int:
+        return sum(math.ceil(size / self.shard_samples) for size in self.recipe.splits.values())
 
     @property
     def samples(self) -> int:

@@ -6,6 +6,7 @@ which engine computed them are not part of it.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import json
@@ -67,14 +68,15 @@ class Recipe(BaseModel):
 
 def _speed_range(value: object) -> object:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return (float(value), float(value))
+        with contextlib.suppress(OverflowError):  # an integer of hundreds of digits
+            return (float(value), float(value))
     if isinstance(value, list):
         return tuple(value)
     return value
 
 
 Positive = Annotated[float, Field(gt=0)]
-Speed = Annotated[float, Field(ge=0)]
+Speed = Annotated[float, Field(ge=0, le=10_000)]
 
 
 class CDLRecipe(Recipe):
@@ -107,7 +109,10 @@ class CDLRecipe(Recipe):
     spacing_khz: Positive = Field(15.0, description="subcarrier spacing [kHz]")
     crop_taps: int = Field(32, ge=1, description="delay taps kept of the angular-delay matrix")
     slots: int = Field(
-        71, ge=1, description="consecutive OFDM symbols; X is at the first, Y and Z at the last (71 = 5 ms at 15 kHz)"
+        71,
+        ge=1,
+        le=1_000_000,
+        description="consecutive OFDM symbols; X is at the first, Y and Z at the last (71 = 5 ms at 15 kHz)",
     )
     uplink: Literal["comb", "independent-phases", "same-coefficients"] = Field(
         "comb", description="how the uplink Y relates to the downlink: see datagen/FORMAT.md"
@@ -170,6 +175,8 @@ def parse(data: object, source: str = "recipe") -> Recipe:
         return RECIPES[scenario].model_validate(data)
     except ValidationError as error:
         raise DatagenError(f"{source}: {explain(error, RECIPES[scenario])}") from None
+    except RecursionError:
+        raise DatagenError(f"{source}: its values are nested too deep") from None
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -181,7 +188,7 @@ def load(path: str | Path) -> dict[str, Any]:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise DatagenError(f"cannot read the recipe {path}: {error.strerror}; give the path of a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
         raise DatagenError(f"{path} is not TOML: {error}") from None
 
 

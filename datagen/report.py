@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datagen.errors import VerificationError
 from datagen.store import Store
 
 LOOKED_AT = 2048  # samples of the first split that the measured figures and the picture come from
@@ -50,9 +51,24 @@ def summary(store: Store) -> dict[str, Any]:
 
 
 def _first(store: Store) -> dict[str, NDArray[np.complex64]]:
-    """Arrays of the first :data:`LOOKED_AT` samples of the first split."""
-    split = store[next(iter(store))]
-    return {name: np.asarray(getattr(split, name)[:LOOKED_AT]) for name in store.recipe.arrays}
+    """Arrays of the first :data:`LOOKED_AT` samples of the first split.
+
+    :raises VerificationError: they are damaged
+    """
+    split = next(iter(store))
+    arrays = {}
+    for name in store.recipe.arrays:
+        try:
+            arrays[name] = np.asarray(getattr(store[split], name)[:LOOKED_AT])
+        except Exception as error:  # whatever zarr or a codec makes of damaged bytes
+            raise VerificationError(
+                f"{store.path}: {split}/{name} cannot be read ({error}); see datagen verify"
+            ) from None
+        if not np.isfinite(arrays[name]).all():
+            raise VerificationError(
+                f"{store.path}: samples of {split}/{name} are missing or not finite; see datagen verify"
+            )
+    return arrays
 
 
 def measure(arrays: dict[str, NDArray[np.complex64]]) -> dict[str, Any]:

@@ -45,20 +45,27 @@ def sample(
     """
     import torch
 
-    order = np.asarray(indices, dtype=np.int64)
+    order = indices if isinstance(indices, range) else np.asarray(indices)
     if split not in SPLITS:
         raise DatagenError(f"unknown split {split!r}; allowed: {', '.join(SPLITS)}")
-    if order.ndim != 1 or (len(order) and order.min() < 0):
-        raise DatagenError("indices must be a list of sample numbers, 0 and up")
+    if len(order):
+        ends = np.asarray([order[0], order[-1]]) if isinstance(order, range) else order
+        if ends.ndim != 1 or ends.dtype.kind not in "iu" or ends.min() < 0 or ends.max() >= 2**63:
+            raise DatagenError("indices must be a list of sample numbers, 0 and up")
     if batch_size < 1:
         raise DatagenError(f"batch_size {batch_size} is not allowed; give 1 or more")
     simulator = make_engine(recipe, engine, device)
 
     def batches() -> Iterator[Triple]:
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            blocks = [block(simulator, split, batch[i : i + CHUNK]) for i in range(0, len(batch), CHUNK)]
-            yield blocks[0] if len(blocks) == 1 else Triple(*map(torch.cat, zip(*blocks, strict=True)))
+        ready = Triple(*(torch.empty(0, *recipe.sample_shape, dtype=torch.complex64, device=device) for _ in range(3)))
+        for start in range(0, len(order), CHUNK):  # batches are cut out of full blocks, whatever their size
+            fresh = block(simulator, split, np.asarray(order[start : start + CHUNK], dtype=np.int64))
+            ready = Triple(*map(torch.cat, zip(ready, fresh, strict=True)))
+            while len(ready.X) >= batch_size:
+                yield Triple(*(array[:batch_size] for array in ready))
+                ready = Triple(*(array[batch_size:] for array in ready))
+        if len(ready.X):
+            yield ready
 
     return batches()
 
@@ -81,6 +88,8 @@ def stream(
 
     if batch_size < 1:
         raise DatagenError(f"batch_size {batch_size} is not allowed; give 1 or more")
+    if seed is not None and not 0 <= seed < 2**63:
+        raise DatagenError(f"seed {seed} is not allowed; give 0 to 2^63 - 1")
     simulator = make_engine(recipe, "closed-form", device)
     generator = torch.Generator(device)
     if seed is None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -169,7 +172,7 @@ class Store(Mapping[str, Split]):
             raise KeyError(f"{self.path} has no split {split!r}; it has {', '.join(self)}")
         group = self._root[split]
         assert isinstance(group, zarr.Group)
-        return Split(group, str(self._root.attrs.get("target", "Z")))
+        return Split(group, "Z" if "Z" in self.recipe.arrays else "X")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.recipe.splits)
@@ -180,12 +183,12 @@ class Store(Mapping[str, Split]):
     def __repr__(self) -> str:
         return f"<Store {self.path}: {self.recipe.label}, {', '.join(f'{n} {split}' for split, n in self.recipe.splits.items())}>"
 
-    @property
+    @functools.cached_property
     def recipe(self) -> Recipe:
         """The recipe that the store was made from."""
-        return parse(self._root.attrs["recipe"], f"{self.path}: recipe")
+        return parse(self._root.attrs.get("recipe"), f"{self.path}: recipe")
 
-    @property
+    @functools.cached_property
     def manifest(self) -> Manifest:
         """The manifest that the store carries.
 
@@ -193,6 +196,38 @@ class Store(Mapping[str, Split]):
         :raises VerificationError: it was edited
         """
         return Manifest.parse(self._root.attrs.get("manifest"), f"the manifest of {self.path}")
+
+
+def is_store(path: Path) -> bool:
+    """Whether a directory is a store of this format, finished or not, whole or damaged."""
+    try:
+        return bool(json.loads((path / "zarr.json").read_text())["attributes"]["format"] == FORMAT)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def metadata_faults(path: Path, manifest: Manifest) -> list[str]:
+    """What is wrong with a store's metadata: every ``zarr.json`` against the one that belongs there, and foreign files.
+
+    :returns: one line for each file; empty when all is well
+    """
+    faults = []
+    with tempfile.TemporaryDirectory() as directory:
+        model = Path(directory) / "model.zarr"
+        create(model, manifest.plan)
+        finish(model, manifest)
+        wanted = {file.relative_to(model).as_posix(): file for file in model.rglob("zarr.json")}
+        for name, file in wanted.items():
+            try:
+                found = json.loads((path / name).read_text())
+            except (OSError, ValueError, RecursionError) as error:
+                faults.append(f"{name} cannot be read ({type(error).__name__})")
+                continue
+            if found != json.loads(file.read_text()):
+                faults.append(f"{name} is not the metadata that belongs to this data set")
+    shards = {shard_file(shard, name) for shard in manifest.plan.shards for name in manifest.plan.recipe.arrays}
+    present = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()}
+    return faults + [f"{name} does not belong in a store" for name in sorted(present - shards - set(wanted))]
 
 
 def open_store(path: str | Path) -> Store:
@@ -204,14 +239,14 @@ def open_store(path: str | Path) -> Store:
     """
     try:
         root = zarr.open_group(path, mode="r", use_consolidated=False)
-    except (OSError, KeyError, ValueError, TypeError) as error:
+        attributes = dict(root.attrs)
+    except Exception as error:  # whatever zarr makes of what lies there
         hint = (
             f"; an unfinished run lies in {path}.wip, give the same command again to go on"
             if Path(f"{path}.wip").is_dir()
             else ""
         )
         raise DatagenError(f"{path} is not a datagen store ({type(error).__name__}){hint}") from None
-    attributes = dict(root.attrs)
     if attributes.get("format") != FORMAT:
         raise DatagenError(f"{path} is a Zarr group but no {FORMAT} store; see datagen/FORMAT.md")
     if attributes.get("format_version") != FORMAT_VERSION:
@@ -223,8 +258,11 @@ def open_store(path: str | Path) -> Store:
     store = Store(path, root)
     for split, size in store.recipe.splits.items():
         for name in store.recipe.arrays:
-            node = root.get(f"{split}/{name}")
             expected = (size, *store.recipe.sample_shape)
+            try:
+                node = root.get(f"{split}/{name}")
+            except Exception as error:
+                raise DatagenError(f"{path}: {split}/{name}/zarr.json is damaged ({type(error).__name__})") from None
             if not isinstance(node, zarr.Array) or node.shape != expected or node.dtype != np.complex64:
                 raise DatagenError(
                     f"{path}: {split}/{name} is not the complex64 array {expected} that its recipe asks for"

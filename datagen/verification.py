@@ -18,7 +18,7 @@ from datagen.manifest import TOLERANCE, Manifest, ShardRecord, relative_error
 class Verification:
     """What :func:`verify` found."""
 
-    bad: list[str]  # one line for each array of a shard that is not what it should be; empty when all is well
+    bad: list[str]  # one line for each array of a shard, or metadata file, that is not what it should be
     shards: int
     identical: int  # shards with the very bits of the manifest
     error: float  # largest relative error of the other good ones, estimated from their sketches
@@ -27,7 +27,7 @@ class Verification:
 def verify(
     store: stores.Store, manifest: Manifest | None = None, *, threads: int | None = None, progress: bool = False
 ) -> Verification:
-    """Read every shard of a store and check every digest.
+    """Read every shard of a store and check every digest, and the metadata that tell readers what the bytes mean.
 
     A store is first held to the manifest that it carries, bit for bit. A released manifest may have been made on another
     machine, where floating point rounds otherwise: its samples may differ by 1e-5 relative.
@@ -44,7 +44,7 @@ def verify(
             f"{store.path} was made from recipe {store.recipe.digest}, the manifest {expected.name} is of {expected.recipe_digest}"
         )
     path = Path(store.path)
-    bad, identical, worst = [], 0, 0.0
+    bad, identical, worst = stores.metadata_faults(path, own), 0, 0.0
     intact = set()
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         with progress_bar(own.plan, progress) as advance:
@@ -58,16 +58,14 @@ def verify(
         if manifest is None or bad:
             return Verification(bad, len(own.shards), len(intact), worst)
 
-        def error(record: ShardRecord) -> float:
+        def making(record: ShardRecord) -> ShardRecord:
             if (record.shard, record.digests) in intact:
-                return 0.0
-            return relative_error(
-                record,
-                ShardRecord.of(record.shard, {name: stores.read(path, record.shard, name) for name in record.arrays}),
-            )
+                return record
+            return ShardRecord.of(record.shard, {name: stores.read(path, record.shard, name) for name in record.arrays})
 
-        for record, off in zip(expected.shards, pool.map(error, expected.shards), strict=True):
-            identical += (record.shard, record.digests) in intact
+        for record, found in zip(expected.shards, pool.map(making, expected.shards), strict=True):
+            off = 0.0 if found.digests == record.digests else relative_error(record, found)
+            identical += found.digests == record.digests
             worst = max(worst, off)
             if off > TOLERANCE:
                 bad.append(
@@ -111,10 +109,11 @@ def regenerate(manifest: Manifest, out: str | os.PathLike[str], **options: Any) 
             )
 
     plan = manifest.plan
+    existed = os.path.lexists(out) and not options.get("force")
     options = {"engine": manifest.producer.engine, **options}
     store = generate(plan.recipe, out, shard_samples=plan.shard_samples, accept=accept, **options)
-    found = store.manifest
-    if found.plan != plan:
-        raise DatagenError(f"{out} holds this recipe in shards of {found.shard_samples}; give another --out")
-    accept(found)
-    return store, compare(manifest, found)
+    if existed and (bad := verify(store, manifest).bad):
+        raise VerificationError(f"{out} was there already and is not {manifest.name}: {bad[0]}; --force makes it anew")
+    if store.manifest.plan != plan:
+        raise DatagenError(f"{out} holds this recipe in shards of {store.manifest.shard_samples}; give another --out")
+    return store, compare(manifest, store.manifest)

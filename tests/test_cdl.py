@@ -99,6 +99,7 @@ def test_closed_form_equals_sionnas_cdl_class(model: str, uplink: str) -> None:
         {"antennas": 33, "subcarriers": 128, "spacing_khz": 120.0, "delay_spread_ns": 30.0, "speed_mps": [0.0, 140.0]},
         {"downlink_carrier_ghz": 1.8, "uplink_carrier_ghz": 3.5, "slots": 2, "velocity": "horizontal"},
         {"slots": 1},
+        {"slots": 70_001, "downlink_carrier_ghz": 28.0, "uplink_carrier_ghz": 27.0, "speed_mps": 30.0},
     ],
 )
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -143,7 +144,9 @@ def test_recipe_file_and_options_that_override_it(cli: Cli, tmp_path: Path) -> N
 def test_same_command_again_and_force(cli: Cli, tmp_path: Path) -> None:
     assert cli("cdl", *SMALL, "--out", "s.zarr").returncode == 0
     digest = datagen.open_store(tmp_path / "s.zarr").manifest.digest
-    assert cli("cdl", *SMALL, "--out", "s.zarr").returncode == 0
+    again = cli("cdl", *SMALL, "--out", "s.zarr")
+    assert again.returncode == 0
+    assert "already there, nothing done" in again.stdout
     assert datagen.open_store(tmp_path / "s.zarr").manifest.digest == digest
     assert cli("cdl", *SMALL, "--model", "E", "--out", "s.zarr", "--force").returncode == 0
     assert datagen.open_store(tmp_path / "s.zarr").recipe.name == "cdl-e-fdd"
@@ -182,6 +185,10 @@ BAD = [
     (("--seed", "-1"), "greater than or equal to 0"),
     (("--workers", "-1"), "--workers"),
     (("--shard-samples", "100"), "give a multiple of 256"),
+    (("--shard-samples", "0"), "give a multiple of 256"),
+    (("--train", "10000000000000"), "GB more and the disk has"),
+    (("--dry-run", "--out", "no/such/dir/s.zarr"), "make it first"),
+    (("--antennas", "1024", "--subcarriers", "4096", "--crop", "4096"), "GB of memory"),
     (("--engine", "magic"), "allowed: closed-form, sionna"),
     (("--device", "cuda:99"), "use --device cpu"),
     (("--device", "tpu"), "allowed: cpu, cuda"),
@@ -215,6 +222,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         (("verify", "absent.zarr"), 2, "is not a datagen store"),
         (("regenerate", "absent.json", "--out", "s.zarr"), 2, "cannot read the manifest"),
         (("manifest", "absent.zarr"), 2, "is not a datagen store"),
+        (("cdl", "--out", "/", "--train", "10"), 2, "names no directory to make"),
         (("cluster-check", "tcp://127.0.0.1:9"), 2, "no Dask scheduler answers"),
         (
             ("cdl", "--recipe", "bad.toml", "--out", "s.zarr"),
@@ -240,6 +248,15 @@ def test_pictures(small_store: Store, cli: Cli, tmp_path: Path) -> None:
     assert_one_line_error(cli("inspect", str(small_store.path), "--plot", "no/p.png"), 2, "cannot draw no/p.png")
     one = datagen.generate(small_recipe(train=3, val=0, slots=1), tmp_path / "one.zarr")
     assert cli("inspect", str(one.path), "--plot", "one.png").returncode == 0
+
+
+def test_inspecting_a_damaged_store(small_store: Store, cli: Cli, tmp_path: Path) -> None:
+    shard = Path(shutil.copytree(small_store.path, tmp_path / "s.zarr")) / "train/Y/c/0/0/0"
+    os.truncate(shard, 1000)
+    assert_one_line_error(cli("inspect", "s.zarr", "--json"), 1, "train/Y cannot be read", "see datagen verify")
+    shard.unlink()
+    assert_one_line_error(cli("inspect", "s.zarr", "--plot", "p.png"), 1, "train/Y are missing or not finite")
+    assert os.listdir(tmp_path) == ["s.zarr"]
 
 
 def test_output_into_a_closed_pipe(small_store: Store) -> None:

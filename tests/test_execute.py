@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import datagen
-from datagen import DatagenError, Interrupted, Manifest, Store, VerificationError, cluster
+from datagen import DatagenError, Interrupted, Manifest, Store, VerificationError, cluster, execute
 from datagen import store as stores
 from datagen.ledger import Ledger
 from datagen.plan import Plan, Shard
@@ -60,10 +60,13 @@ def test_regenerate_bit_for_bit(small_store: Store, tmp_path: Path) -> None:
     assert datagen.verify(store, Manifest.load(file)).identical == 4
 
 
-def test_regenerate_exposes_a_forged_manifest(small_store: Store, tmp_path: Path) -> None:
-    """The forger changed one sketch and signed again: digests hold, the samples do not."""
+@pytest.mark.parametrize("forgery", [{"sketch": 1.0}, {"energy": 1e18}, {"energy": 1e-3}, {"peak": 0.5}])
+def test_regenerate_exposes_a_forged_manifest(small_store: Store, tmp_path: Path, forgery: dict[str, float]) -> None:
+    """The forger changed a figure of one array and signed again."""
     shards = small_store.manifest.model_dump(mode="json")["shards"]
-    shards[1]["arrays"]["Z"]["sketch"][0] += 1.0
+    array = shards[1]["arrays"]["Z"]
+    for key, change in forgery.items():
+        array[key] = [change, *array[key][1:]] if key == "sketch" else array[key] + change
     forged = Manifest.parse(edited(small_store.manifest, sign=True, shards=shards), "m.json")
     with pytest.raises(VerificationError, match="differ from those of cdl-c-fdd-v1"):
         datagen.regenerate(forged, tmp_path / "s.zarr")
@@ -117,15 +120,15 @@ def test_death_between_the_two_renames_loses_neither_store(tmp_path: Path, monke
 
     def die_at_second(self: Path, target: Path) -> Path:
         if self.name == "data.zarr":
-            raise KeyboardInterrupt
+            raise SystemExit
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", die_at_second)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit):
         datagen.generate(small_recipe(train=10, model="A"), tmp_path / "s.zarr", force=True)
     monkeypatch.undo()
     assert not (tmp_path / "s.zarr").exists()
-    with pytest.raises(DatagenError, match="unfinished run with another recipe"):
+    with pytest.raises(DatagenError, match="holds another recipe"):
         datagen.generate(small_recipe(train=10, model="B"), tmp_path / "s.zarr")
     assert datagen.open_store(tmp_path / "s.zarr").manifest == old  # put back
     new = datagen.generate(small_recipe(train=10, model="A"), tmp_path / "s.zarr", force=True)
@@ -133,19 +136,120 @@ def test_death_between_the_two_renames_loses_neither_store(tmp_path: Path, monke
     assert os.listdir(tmp_path) == ["s.zarr"]
 
 
-@pytest.mark.parametrize("content", ["file", "directory", "other zarr"])
-def test_what_is_no_store_is_not_overwritten(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("content", ["file", "directory", "empty", "other zarr", "dangling link"])
+def test_what_is_no_store_is_never_replaced(tmp_path: Path, content: str, force: bool) -> None:
     out = tmp_path / "s.zarr"
     if content == "file":
         out.write_text("precious")
+    elif content == "dangling link":
+        out.symlink_to(tmp_path / "nowhere")
     else:
         out.mkdir()
-        (out / "zarr.json").write_text(
-            '{"zarr_format": 3, "node_type": "group"}' if content == "other zarr" else "precious"
-        )
-    with pytest.raises(DatagenError, match="exists and is no finished store"):
-        datagen.generate(small_recipe(), out)
+        if content != "empty":
+            (out / "zarr.json").write_text('{"node_type": "group"}' if content == "other zarr" else "precious")
+    with pytest.raises(DatagenError, match="exists and is no datagen store; give another --out"):
+        datagen.generate(small_recipe(), out, force=force)
     assert os.listdir(tmp_path) == ["s.zarr"]
+
+
+def test_force_spares_links_and_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datagen.generate(small_recipe(train=10), tmp_path / "s.zarr")
+    (tmp_path / "link.zarr").symlink_to(tmp_path / "s.zarr")
+    monkeypatch.chdir(tmp_path / "s.zarr")
+    for out in (tmp_path / "link.zarr", tmp_path / "s.zarr"):
+        with pytest.raises(DatagenError, match="--force does not replace"):
+            datagen.generate(small_recipe(train=11), out, force=True)
+    assert datagen.open_store(tmp_path / "link.zarr").recipe.splits["train"] == 10
+
+
+def test_a_store_that_appears_meanwhile_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, finish = tmp_path / "s.zarr", stores.finish
+
+    def finish_late(path: Path, manifest: Manifest) -> None:
+        finish(path, manifest)
+        out.mkdir()
+        (out / "thesis.tex").write_text("precious")
+
+    monkeypatch.setattr(stores, "finish", finish_late)
+    with pytest.raises(DatagenError, match="has appeared meanwhile"):
+        datagen.generate(small_recipe(), out)
+    assert (out / "thesis.tex").read_text() == "precious"
+    monkeypatch.undo()
+    shutil.rmtree(out)
+    assert datagen.verify(datagen.generate(small_recipe(), out)).bad == []
+
+
+def test_a_task_of_an_earlier_job_cannot_reach_this_one(tmp_path: Path) -> None:
+    """A worker that outlives its client ends its task late, in the directory of its own job or nowhere."""
+    out = tmp_path / "s.zarr"
+    old = execute.Job(out, Plan(small_recipe(seed=1)), "closed-form", "cpu")
+    with old.ledger.locked():
+        old.ledger.start(force=False)
+        stores.create(old.ledger.data, old.plan)
+        assert not isinstance(execute.write_shard((old, old.plan.shards[0], None)), execute.Failure)
+    new = execute.Job(out, Plan(small_recipe(seed=2)), "closed-form", "cpu")
+    with new.ledger.locked():
+        new.ledger.start(force=True)
+        stores.create(new.ledger.data, new.plan)
+        late = execute.write_shard((old, old.plan.shards[0], None))
+        assert isinstance(late, execute.Failure)
+        assert new.ledger.records() == {}
+    assert datagen.verify(datagen.generate(small_recipe(seed=2), out)).bad == []
+
+
+@pytest.mark.parametrize("function", ["create", "finish"])
+def test_a_disk_that_is_full_outside_the_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(stores, function, full)
+    with pytest.raises(
+        DatagenError, match=r"cannot write .*: No space left on device; mend it and give the same command"
+    ):
+        datagen.generate(small_recipe(), tmp_path / "s.zarr")
+    monkeypatch.undo()
+    assert datagen.verify(datagen.generate(small_recipe(), tmp_path / "s.zarr")).bad == []
+
+
+def test_what_a_death_while_tidying_up_left_is_removed(tmp_path: Path) -> None:
+    datagen.generate(small_recipe(train=10), tmp_path / "s.zarr")
+    (tmp_path / "s.zarr.wip" / "replaced").mkdir(parents=True)
+    datagen.generate(small_recipe(train=10), tmp_path / "s.zarr")
+    assert os.listdir(tmp_path) == ["s.zarr"]
+
+
+def test_a_finished_store_spares_the_unfinished_run_that_will_replace_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datagen.generate(small_recipe(train=10), tmp_path / "s.zarr")
+    fail_writes(monkeypatch, after=1, error=KeyboardInterrupt())
+    with pytest.raises(Interrupted, match="1 of 4 shards"):
+        datagen.generate(small_recipe(model="A"), tmp_path / "s.zarr", force=True, shard_samples=256)
+    monkeypatch.undo()
+    datagen.generate(small_recipe(train=10), tmp_path / "s.zarr")
+    assert len(list(tmp_path.glob("s.zarr.wip/*/ledger/*.json"))) == 1
+    assert (
+        datagen.generate(small_recipe(model="A"), tmp_path / "s.zarr", force=True, shard_samples=256).recipe.name
+        == "cdl-a-fdd"
+    )
+    assert os.listdir(tmp_path) == ["s.zarr"]
+
+
+def test_odd_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "far" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "deep")
+    made = datagen.generate(small_recipe(train=5), f"{tmp_path}/link/../s.zarr/")
+    assert made.path == tmp_path / "far" / "s.zarr"  # where the system's own path resolution leads
+    for out in ("/", ".", "..", tmp_path / "file" / "s.zarr"):
+        with pytest.raises(DatagenError, match=r"names no directory to make|make it first"):
+            datagen.generate(small_recipe(), out)
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(DatagenError, match="make it first"):
+        datagen.generate(small_recipe(), "s.zarr")
 
 
 def fail_writes(monkeypatch: pytest.MonkeyPatch, after: int, error: BaseException) -> None:
@@ -165,7 +269,7 @@ def fail_writes(monkeypatch: pytest.MonkeyPatch, after: int, error: BaseExceptio
     ("error", "kind", "words"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), DatagenError, "the disk is full; 3 of 4 shards are left"),
-        (KeyboardInterrupt(), Interrupted, "stopped with 1 of 4 shards.*same command again to go on"),
+        (KeyboardInterrupt(), Interrupted, "stopped: 1 of 4 shards are in.*same command again to go on"),
     ],
 )
 def test_a_stopped_run_goes_on(
@@ -189,7 +293,7 @@ def test_a_stopped_run_goes_on(
         datagen.generate(small_recipe(), out, shard_samples=512)
     with pytest.raises(DatagenError, match="unfinished run with another engine"):
         datagen.generate(small_recipe(), out, shard_samples=256, engine="sionna")
-    kept = out.with_name("s.zarr.wip") / "data.zarr" / "train" / "X" / "c" / "0" / "0" / "0"
+    (kept,) = out.with_name("s.zarr.wip").glob("*/data.zarr/train/X/c/0/0/0")
     before = kept.stat().st_mtime_ns
     finished = datagen.generate(small_recipe(), out, shard_samples=256)
     assert_same_samples(finished, small_store)
@@ -206,8 +310,8 @@ def test_a_resumed_run_does_not_trust_the_ledger(
     with pytest.raises(Interrupted):
         datagen.generate(small_recipe(), out, shard_samples=256)
     monkeypatch.undo()
-    wip = tmp_path / "s.zarr.wip"
-    shard = wip / "data.zarr" / "train" / "Y" / "c" / "1" / "0" / "0"
+    (shard,) = (tmp_path / "s.zarr.wip").glob("*/data.zarr/train/Y/c/1/0/0")
+    home = shard.parents[6]
     if damage == "flip":
         flip_byte(shard, 1000)
     elif damage == "truncate":
@@ -215,8 +319,8 @@ def test_a_resumed_run_does_not_trust_the_ledger(
     elif damage == "remove":
         shard.unlink()
     else:
-        (wip / "ledger" / "train-000000.json").write_text("{torn")
-        (wip / "job.json").unlink()
+        (home / "ledger" / "train-000000.json").write_text("{torn")
+        (home / "job.json").unlink()
     assert_same_samples(datagen.generate(small_recipe(), out, shard_samples=256), small_store)
 
 
@@ -271,6 +375,90 @@ def test_any_flipped_byte_of_a_shard_is_noticed(copy: Path) -> None:
         file.write_bytes(whole)
 
 
+def test_regenerate_over_a_damaged_store(small_store: Store, copy: Path) -> None:
+    (copy / "val/X/c/0/0/0").unlink()
+    with pytest.raises(VerificationError, match=r"was there already and is not cdl-c-fdd-v1: val shard 0.* is missing"):
+        datagen.regenerate(small_store.manifest, copy)
+    assert datagen.regenerate(small_store.manifest, copy, force=True)[1].identical == 4
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("train/X/zarr.json", '"delay"', '"dealy"'),
+        ("zarr.json", '"version": 1', '"version": 2'),
+        ("zarr.json", '"endian": "little"', '"endian": "big"'),  # in the consolidated copy that xarray reads
+        ("val/zarr.json", '"units": "1"', '"units": "V"'),
+        ("zarr.json", '"complete": true', '"target": "X", "complete": true'),
+    ],
+)
+def test_verify_reads_the_metadata_too(copy: Path, file: str, old: str, new: str) -> None:
+    text = (copy / file).read_text()
+    assert old in text
+    (copy / file).write_text(text.replace(old, new))
+    found = datagen.verify(datagen.open_store(copy))
+    assert found.bad == [f"{file} is not the metadata that belongs to this data set"]
+
+
+def test_verify_names_foreign_files(copy: Path) -> None:
+    (copy / "train" / "notes.txt").write_text("hello")
+    assert datagen.verify(datagen.open_store(copy)).bad == ["train/notes.txt does not belong in a store"]
+
+
+@pytest.mark.parametrize("file", ["zarr.json", "train/zarr.json", "train/X/zarr.json"])
+def test_any_damage_to_metadata_is_one_clear_line(copy: Path, file: str) -> None:
+    whole = (copy / file).read_bytes()
+    content = json.loads(whole)
+    rng = np.random.default_rng(0)
+    for position in rng.choice(len(whole), 60, replace=False).tolist():
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << int(rng.integers(7))
+        if (same := _json_or_none(bytes(damaged))) is not None and same == content:
+            continue  # white space
+        (copy / file).write_bytes(damaged)
+        try:
+            found = datagen.verify(datagen.open_store(copy)).bad
+        except DatagenError as refused:
+            found = [str(refused)]
+        assert found, (position, bytes(damaged[position - 20 : position + 20]))
+        assert "\n" not in found[0]
+
+
+def _json_or_none(text: bytes) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+@pytest.mark.parametrize("text", ["5", '"x"', "null", "[" * 5000, '{"attributes": 3}'])
+def test_roots_that_are_no_group(copy: Path, text: str) -> None:
+    (copy / "zarr.json").write_text(text)
+    with pytest.raises(DatagenError, match="is not a datagen store"):
+        datagen.open_store(copy)
+
+
+def test_other_shard_sizes_can_be_the_same_bits(small_store: Store, tmp_path: Path) -> None:
+    other = datagen.generate(small_recipe(), tmp_path / "s.zarr", shard_samples=1024)
+    found = datagen.verify(other, small_store.manifest)
+    assert (found.bad, found.identical, found.shards, found.error) == ([], 4, 4, 0)
+
+
+def test_more_memory_than_there_is(tmp_path: Path) -> None:
+    with pytest.raises(DatagenError, match=r"2 workers need about \d+\.\d GB of memory.*--shard-samples"):
+        datagen.generate(small_recipe(antennas=1024, subcarriers=4096, crop_taps=4096), tmp_path / "s.zarr", workers=2)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_bad_date_is_known_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
+    with pytest.raises(DatagenError, match="SOURCE_DATE_EPOCH"):
+        datagen.generate(small_recipe(), tmp_path / "s.zarr")
+    assert os.listdir(tmp_path) == []
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
+    assert datagen.generate(small_recipe(train=5), tmp_path / "s.zarr").manifest.created == "1970-01-01T00:00:00Z"
+
+
 def test_an_edited_embedded_manifest_is_noticed(copy: Path) -> None:
     meta = json.loads((copy / "zarr.json").read_text())
     meta["attributes"]["manifest"]["shards"][0]["arrays"]["X"]["energy"] *= 2
@@ -323,7 +511,7 @@ def test_a_shard_that_reads_back_wrong_stops_the_run(tmp_path: Path, monkeypatch
 
 def test_only_one_run_at_a_path(tmp_path: Path) -> None:
     with (
-        Ledger(tmp_path / "s.zarr").locked(),
+        Ledger(tmp_path / "s.zarr", {}).locked(),
         pytest.raises(DatagenError, match=f"is being written by process {os.getpid()}"),
     ):
         datagen.generate(small_recipe(), tmp_path / "s.zarr")

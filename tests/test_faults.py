@@ -71,7 +71,7 @@ def wait_for(condition: object, process: subprocess.Popen[str], seconds: float =
 
 
 def recorded(directory: Path) -> int:
-    return len(list((directory / "s.zarr.wip" / "ledger").glob("*.json")))
+    return len(list((directory / "s.zarr.wip").glob("*/ledger/*.json")))
 
 
 def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -129,7 +129,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path, cli: Cli, un
     assert_one_line_error(
         subprocess.CompletedProcess("", process.returncode, out, err),
         130,
-        "stopped with",
+        "shards are in",
         "same command again to go on",
     )
     assert recorded(tmp_path) >= 2

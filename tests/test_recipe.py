@@ -53,6 +53,9 @@ def test_digest_is_of_canonical_json() -> None:
     ("fields", "words"),
     [
         ({"slots": 0}, "slots = 0"),
+        ({"slots": 10**26}, "slots = "),
+        ({"speed_mps": 10**400}, "speed_mps"),
+        ({"speed_mps": 1e300}, "less than or equal to 10000"),
         ({"speed_mps": -1.0}, "greater than or equal to 0"),
         ({"speed_mps": [9.0, 3.0]}, "runs backwards"),
         ({"speed_mps": [1.0, 2.0, 3.0]}, "speed_mps"),
@@ -125,6 +128,10 @@ def test_recipe_files(tmp_path: Path) -> None:
     file.write_text("model = \n")
     with pytest.raises(DatagenError, match="is not TOML"):
         load(file)
+    for text in ("x = " + "1" * 5000, "x = " + "[" * 5000):
+        file.write_text(text)
+        with pytest.raises(DatagenError, match="is not TOML"):
+            load(file)
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(DatagenError, match="is not TOML"):
         load(file)

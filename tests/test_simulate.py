@@ -61,6 +61,8 @@ def test_stream_is_endless_fresh_and_seeded(recipe: CDLRecipe) -> None:
         ({"split": "validation"}, "unknown split 'validation'; allowed: train, val, test"),
         ({"indices": [-1]}, "0 and up"),
         ({"indices": [[1]]}, "list of sample numbers"),
+        ({"indices": [0.9]}, "list of sample numbers"),
+        ({"indices": range(5, -5, -1)}, "0 and up"),
         ({"batch_size": 0}, "give 1 or more"),
         ({"engine": "raytracer"}, "allowed: closed-form, sionna"),
         ({"device": "tpu"}, "unknown device 'tpu'; allowed: cpu, cuda"),
@@ -77,6 +79,8 @@ def test_bad_stream_arguments(recipe: CDLRecipe) -> None:
         datagen.stream(recipe, 0)
     with pytest.raises(DatagenError, match="unknown device"):
         datagen.stream(recipe, device="quantum")
+    with pytest.raises(DatagenError, match="seed -1 is not allowed"):
+        datagen.stream(recipe, seed=-1)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

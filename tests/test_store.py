@@ -141,3 +141,8 @@ def test_no_store_at_all(tmp_path: Path) -> None:
     (tmp_path / "bad.zarr" / "zarr.json").write_text("{")
     with pytest.raises(DatagenError, match="is not a datagen store"):
         datagen.open_store(tmp_path / "bad.zarr")
+
+
+def test_the_digest_that_the_format_states() -> None:
+    text = (Path(datagen.__file__).parent / "FORMAT.md").read_text()
+    assert datagen.CDLRecipe().digest in text

@@ -79,7 +79,7 @@ class Draws:
     coupling: Any  # [n, 3, C, R] integers, the zod, aoa and zoa ray that goes with each aod ray (step 8)
 
 
-def _velocity(recipe: CDLRecipe, u: Any, xp: Any) -> Any:
+def velocity_from_uniform(recipe: CDLRecipe, u: Any, xp: Any) -> Any:
     """Velocity [n, 3] in m/s from uniforms u [n, 3]; xp is numpy or torch."""
     low, high = recipe.speed_mps
     speed, azimuth = low + (high - low) * u[:, 0], 2 * np.pi * u[:, 1]
@@ -105,7 +105,7 @@ def draw(recipe: CDLRecipe, split: str, indices: Sequence[int] | NDArray[np.int6
     raw = streams.words(recipe.seed, f"cdl/{split}", indices, 3 + 5 * rays // 2)
     halves = streams.halves(raw[:, 3:])
     return Draws(
-        velocity=_velocity(recipe, streams.uniform(raw[:, :3]), np).astype(np.float32),
+        velocity=velocity_from_uniform(recipe, streams.uniform(raw[:, :3]), np).astype(np.float32),
         phases=streams.phases(halves[:, : 2 * rays]).reshape(-1, 2, *shape),
         coupling=streams.permutations(halves[:, 2 * rays :].reshape(-1, 3, *shape)).view(np.int32),
     )
@@ -116,7 +116,7 @@ def draw_on_device(recipe: CDLRecipe, n: int, generator: torch.Generator) -> Dra
     shape = profile(recipe.model).aod.shape
     device = generator.device
     return Draws(
-        velocity=_velocity(recipe, torch.rand(n, 3, generator=generator, device=device), torch),
+        velocity=velocity_from_uniform(recipe, torch.rand(n, 3, generator=generator, device=device), torch),
         phases=(2 * torch.rand(n, 2, *shape, generator=generator, device=device) - 1) * np.pi,
         coupling=torch.rand(n, 3, *shape, generator=generator, device=device).argsort(-1).to(torch.int32),
     )
@@ -210,7 +210,7 @@ class ClosedForm(CDLEngine):
         row = np.arange(clusters * per_cluster).reshape(clusters, per_cluster) * per_cluster
         self.row = self._tensor(row, torch.int32)
         arrivals = unit_vector(rays.zoa[:, None, :], rays.aoa[:, :, None]).reshape(-1, 3)
-        self.arrival = self._tensor(arrivals, torch.float32)
+        self.arrival = self._tensor(arrivals, torch.float64)
 
         delays = rays.delays * recipe.delay_spread_ns * 1e-9
         self.taps = {
@@ -224,7 +224,7 @@ class ClosedForm(CDLEngine):
         if rays.los is not None:
             aod, aoa, zod, zoa = (np.array(angle) for angle in rays.los)
             response = np.sqrt(rays.k_factor / (1 + rays.k_factor)) * angle_response(unit_vector(zod, aod), recipe)
-            self.specular = self._tensor(response, torch.complex64), self._tensor(unit_vector(zoa, aoa), torch.float32)
+            self.specular = self._tensor(response, torch.complex64), self._tensor(unit_vector(zoa, aoa), torch.float64)
 
     def _tensor(self, array: NDArray[Any], dtype: torch.dtype) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, dtype)
@@ -241,9 +241,10 @@ class ClosedForm(CDLEngine):
         )
         departure = self.row + coupling[:, ZOD]
         arrival = self.row[:, :1] + self.row.shape[1] * coupling[:, AOA] + coupling[:, ZOA]
-        closing = (self.arrival[arrival.flatten()].view(*arrival.shape, 3) * velocity[:, None, None, :]).sum(
-            -1
-        )  # [n, C, R] m/s
+        # speeds towards the rays [m/s] in float64: over long horizons the Doppler phase is many turns
+        velocity = velocity.double()
+        closing = torch.bmm(self.arrival[arrival.flatten()].view(len(velocity), -1, 3), velocity[:, :, None])
+        closing = closing.view(arrival.shape)
         coefficients: dict[tuple[int, float, float], torch.Tensor] = {}
         arrays = []
         for look in self.looks:
@@ -259,7 +260,7 @@ class ClosedForm(CDLEngine):
         """Cluster coefficients in the angle domain at one instant, [n, angle, C] complex64 (eq. 7.5-22, summed over rays)."""
         n, clusters, rays = departure.shape
         wave_number = 2 * np.pi * look.carrier_hz / CDLRecipe.SPEED_OF_LIGHT_MPS  # [rad/m]
-        phase = phases + (wave_number * look.time_s) * closing
+        phase = phases + ((wave_number * look.time_s) * closing).remainder(2 * np.pi).float()
         weights = torch.cat([torch.cos(phase), torch.sin(phase)], -1)
         rows = torch.cat([departure, departure + self.imaginary], -1)
         summed = torch.nn.functional.embedding_bag(
@@ -269,5 +270,5 @@ class ClosedForm(CDLEngine):
         if self.specular is not None:
             response, direction = self.specular
             shift = (wave_number * look.time_s) * (velocity @ direction)
-            coefficients[:, :, 0] += torch.polar(torch.ones_like(shift), shift)[:, None] * response
+            coefficients[:, :, 0] += torch.polar(torch.ones_like(shift), shift)[:, None].to(response.dtype) * response
         return coefficients
