@@ -20,8 +20,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed  ## against the naive Sionna pipeline; writes benchmarks/results/datagen.json
+bench: $(VENV)/.installed  ## the tables of the README, by way of benchmarks/results/*.json
 	$(BIN)/python benchmarks/datagen.py --readme README.md
+	$(BIN)/python benchmarks/side_information.py --readme README.md
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -23,10 +23,10 @@ from typing import Any
 
 import torch
 
-sys.path = [
-    entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent
-]  # this file is named like the package
+if not __package__:  # run as a file: import from the repository's root, not from this folder
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from benchmarks.tables import put_into
 from datagen import store as stores
 from datagen.cluster import connect
 from datagen.execute import Job, write_shard
@@ -135,9 +135,6 @@ def end_to_end(recipe: CDLRecipe, shards: int, workers: int) -> dict[str, Any]:
     }
 
 
-MARKS = ("<!-- benchmarks/datagen.py -->\n", "<!-- /benchmarks/datagen.py -->")
-
-
 def markdown(results: dict[str, Any]) -> str:
     """The table of the README."""
     ratios, whole = results["ratios"], results["end_to_end"]
@@ -209,8 +206,7 @@ def main() -> None:
     arguments.out.write_text(json.dumps(results, indent=1) + "\n")
     print(markdown(results))
     if arguments.readme is not None:
-        head, _, rest = arguments.readme.read_text().partition(MARKS[0])
-        arguments.readme.write_text(head + MARKS[0] + markdown(results) + MARKS[1] + rest.partition(MARKS[1])[2])
+        put_into(arguments.readme, "benchmarks/datagen.py", markdown(results))
 
 
 def _processor() -> str:

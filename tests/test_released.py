@@ -6,11 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import datagen
-from benchmarks.datagen import markdown
+from benchmarks import datagen as speed
+from benchmarks import side_information
+from benchmarks.tables import put_into
 from datagen import CDLRecipe, Manifest
 
 ROOT = Path(__file__).parent.parent
@@ -50,9 +53,30 @@ def test_the_mini_set_regenerates(tmp_path: Path) -> None:
     assert datagen.verify(store, manifest).bad == []
 
 
-def test_readme_figures_are_those_of_the_benchmark() -> None:
-    results = json.loads((ROOT / "benchmarks" / "results" / "datagen.json").read_text())
-    assert markdown(results) in (ROOT / "README.md").read_text()
+@pytest.mark.parametrize("script", [speed, side_information])
+def test_readme_figures_are_those_of_the_benchmarks(script: ModuleType) -> None:
+    name = Path(str(script.__file__)).stem
+    results = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    assert results["recipe_digest"] == CDLRecipe().digest
+    assert script.markdown(results) in (ROOT / "README.md").read_text()
+
+
+def test_noise_hides_what_weak_components_give_away() -> None:
+    results = side_information.measure(3000, CDLRecipe())
+    by_components, by_snr = results["by_components"], results["by_snr_of_y_db"]
+    assert by_components["48"]["Y"] == pytest.approx(-2.8, abs=0.5)
+    assert by_components["140"]["Y"] < -35
+    assert by_snr["20"]["Y"] == pytest.approx(-2.7, abs=0.7)
+    assert by_snr["none"]["Y"] == pytest.approx(by_components["140"]["Y"], abs=0.5)
+
+
+def test_tables_go_to_their_place(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- s.py -->\nold\n<!-- /s.py -->\nb\n")
+    put_into(page, "s.py", "new\n")
+    assert page.read_text() == "a\n<!-- s.py -->\nnew\n<!-- /s.py -->\nb\n"
+    with pytest.raises(ValueError, match="has no place"):
+        put_into(page, "t.py", "new\n")
 
 
 def test_benchmark_reaches_its_marks() -> None:
@@ -73,4 +97,4 @@ def test_benchmark_runs(tmp_path: Path) -> None:
     results = json.loads(out.read_text())
     assert results["naive_triples_per_second"] < results["closed_form_triples_per_second"]
     assert results["end_to_end"]["1"]["peak_rss_bytes_per_worker"] < 1.5e9
-    assert "triples/s" in markdown(results)
+    assert "triples/s" in speed.markdown(results)
