@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -32,10 +33,16 @@ def small_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return generate(small_recipe(), tmp_path_factory.mktemp("store") / "small.zarr", shard_samples=256)
 
 
+def _heed_ctrl_c() -> None:
+    """Shells start background jobs, and so a suite run in one, with SIGINT ignored; children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start_cli(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Popen[str]:
     """Start the installed console script; warnings of our own modules are errors there too."""
     return subprocess.Popen(
         [DATAGEN, *map(str, arguments)], cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        preexec_fn=_heed_ctrl_c,
         env={**os.environ, "COLUMNS": "140"},
     )  # fmt: skip
 
