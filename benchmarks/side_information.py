@@ -35,7 +35,7 @@ def principal(samples: NDArray[np.complex64], components: int) -> NDArray[np.com
     return features
 
 
-def linear_error_db(features: list[NDArray[np.complex128]], target: NDArray[np.complex128], fit: int) -> float:
+def linear_error_db(features: list[NDArray[np.complex128]], target: NDArray[np.complexfloating], fit: int) -> float:
     """Error energy over energy of least squares fitted on the first ``fit`` samples, on the others [dB]."""
     stacked = np.concatenate(features, axis=1)
     weights = np.linalg.lstsq(stacked[:fit], target[:fit], rcond=None)[0]

@@ -15,6 +15,7 @@ import click
 from datagen.errors import DatagenError, Interrupted
 
 if TYPE_CHECKING:
+    from datagen.plan import Plan
     from datagen.store import Store
 
 COMMANDS = {
@@ -179,22 +180,10 @@ def _print_made(store: Store, existed: bool, seconds: float, as_json: bool, quie
     samples = manifest.plan.samples
     if as_json:
         facts = {
-            "path": str(store.path),
-            "name": manifest.name,
-            "samples": store.recipe.splits,
-            "shards": len(manifest.shards),
-        }
-        click.echo(
-            json.dumps(
-                {
-                    **facts,
-                    "recipe_digest": manifest.recipe_digest,
-                    "digest": manifest.digest,
-                    "seconds": seconds,
-                    **more,
-                }
-            )
-        )
+            "path": str(store.path), "name": manifest.name, "samples": store.recipe.splits, "shards": len(manifest.shards),
+            "recipe_digest": manifest.recipe_digest, "digest": manifest.digest, "existed": existed, "seconds": seconds,
+        }  # fmt: skip
+        click.echo(json.dumps({**facts, **more}))
     elif not quiet:
         how = "already there, nothing done (datagen verify reads it)" if existed else "complete and read back"
         click.echo(
@@ -203,7 +192,7 @@ def _print_made(store: Store, existed: bool, seconds: float, as_json: bool, quie
 
 
 def _print_dry_run(
-    plan: Any, workers: int, scheduler: str | None, engine: str, device: str, out: Path, as_json: bool
+    plan: Plan, workers: int, scheduler: str | None, engine: str, device: str, out: Path, as_json: bool
 ) -> None:
     import shutil
 
@@ -213,7 +202,7 @@ def _print_dry_run(
     if scheduler is None:
         check_memory(plan, workers)
     rate = estimate_rate(plan, engine, device)
-    facts = {
+    facts: dict[str, Any] = {
         "name": plan.recipe.label, "recipe_digest": plan.recipe.digest, "samples": plan.recipe.splits,
         "sample_shape": list(plan.recipe.sample_shape), "arrays": list(plan.recipe.arrays),
         "shards": plan.shard_count, "shard_samples": plan.shard_samples, "store_bytes": plan.store_bytes,
@@ -258,12 +247,13 @@ def inspect(store_path: Path, as_json: bool, picture: Path | None) -> None:
     from datagen.store import open_store
 
     store = open_store(store_path)
+    samples = report.first_samples(store)
     if picture is not None:
         try:
-            report.plot(store, picture)
+            report.plot(store, samples, picture)
         except (OSError, ValueError) as error:
             raise DatagenError(f"cannot draw {picture}: {error}") from None
-    facts = report.summary(store)
+    facts = report.summary(store, samples)
     click.echo(json.dumps(facts, allow_nan=False) if as_json else report.table(facts), nl=as_json)
 
 

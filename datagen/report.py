@@ -15,9 +15,13 @@ from datagen.store import Store
 LOOKED_AT = 2048  # samples of the first split that the measured figures and the picture come from
 
 
-def summary(store: Store) -> dict[str, Any]:
+Arrays = dict[str, NDArray[np.complex64]]  # by name, each [sample, angle, delay]
+
+
+def summary(store: Store, samples: Arrays) -> dict[str, Any]:
     """What ``datagen inspect`` prints: provenance from the manifest, and figures measured on the first samples.
 
+    :param samples: of :func:`first_samples`
     :returns: JSON-ready dictionary; energies are means of ||.||_F^2, ``nmse_db`` that of taking X or Y for Z, and
         ``correlation`` the mean of |<A, Z>| / (||A|| ||Z||)
     """
@@ -46,11 +50,11 @@ def summary(store: Store) -> dict[str, Any]:
         "created": manifest.created,
         "producer": manifest.producer.model_dump(),
         "mean_energy": energies,
-        "measured": measure(_first(store)),
+        "measured": measure(samples),
     }
 
 
-def _first(store: Store) -> dict[str, NDArray[np.complex64]]:
+def first_samples(store: Store) -> Arrays:
     """Arrays of the first :data:`LOOKED_AT` samples of the first split.
 
     :raises VerificationError: they are damaged
@@ -71,7 +75,7 @@ def _first(store: Store) -> dict[str, NDArray[np.complex64]]:
     return arrays
 
 
-def measure(arrays: dict[str, NDArray[np.complex64]]) -> dict[str, Any]:
+def measure(arrays: Arrays) -> dict[str, Any]:
     """Figures of some samples: relation of each array to the target Z, where the power lies in delay and angle."""
     result: dict[str, Any] = {"samples": len(arrays["X"])}
     target = arrays.get("Z", arrays["X"])
@@ -160,9 +164,10 @@ def table(facts: dict[str, Any]) -> str:
         return console.export_text()
 
 
-def plot(store: Store, out: Path, sample: int = 0) -> None:
+def plot(store: Store, arrays: Arrays, out: Path, sample: int = 0) -> None:
     """Draw a store: one sample's magnitudes, power over delay and over angle, and the correlation with the target.
 
+    :param arrays: of :func:`first_samples`
     :param out: picture file; the ending chooses the kind (png, pdf, svg)
     :param sample: which of the first samples to show
     """
@@ -171,7 +176,6 @@ def plot(store: Store, out: Path, sample: int = 0) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    arrays = _first(store)
     target = "Z" if "Z" in arrays else "X"
     colours = {"X": "tab:blue", "Y": "tab:orange", "Z": "tab:green"}
     figure, axes = plt.subplots(2, 3, figsize=(12, 7), layout="constrained")

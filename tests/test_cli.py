@@ -55,6 +55,8 @@ def test_make_inspect_verify(cli: Cli, tmp_path: Path) -> None:
     made = cli("cdl", *SMALL, "--slots", "71", "--out", "s.zarr", "--json")
     assert made.returncode == 0, made.stderr
     facts = json.loads(made.stdout)
+    assert facts["existed"] is False
+    assert json.loads(cli("cdl", *SMALL, "--slots", "71", "--out", "s.zarr", "--json").stdout)["existed"] is True
     assert facts["samples"] == {"train": 300, "val": 20}
     assert facts["recipe_digest"] == CDLRecipe(train=300, val=20, test=0).digest
 
