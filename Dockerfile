@@ -11,6 +11,7 @@ WORKDIR /app
 ARG PIP_EXTRA_INDEX_URL
 COPY pyproject.toml constraints.txt Makefile README.md LICENSE ./
 COPY datagen datagen
+COPY zoo zoo
 RUN make .venv/.installed .venv/.installed-dev
 COPY . .
 

@@ -1,16 +1,21 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+MODEL = klt-grid-cdl-128b
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test lint bench clean
 
-demo: $(VENV)/.installed  ## a small CDL store with two workers: made, verified, summed up, drawn
+demo: $(VENV)/.installed  ## a small CDL store with two workers: made, verified, drawn; then compressed to 16 bytes a sample
 	@mkdir -p demo
 	$(BIN)/datagen cdl --name cdl-c-fdd-demo --train 4096 --val 512 --test 512 --shard-samples 1024 --workers 2 --out demo/cdl.zarr
 	$(BIN)/datagen verify demo/cdl.zarr
 	$(BIN)/datagen inspect demo/cdl.zarr --plot demo/cdl.png
 	@echo "picture: demo/cdl.png"
+	$(BIN)/zoo compress $(MODEL) demo/cdl.zarr demo/x.payloads
+	$(BIN)/zoo decompress demo/x.payloads demo/z.npy --side-information demo/cdl.zarr
+	$(BIN)/zoo eval $(MODEL) --data demo/cdl.zarr --out demo/results.json
+	$(BIN)/zoo limits demo/cdl.zarr --bits 128
 
 test: lint  ## the whole suite
 	$(BIN)/python -m pytest
@@ -23,6 +28,7 @@ lint: $(VENV)/.installed-dev
 bench: $(VENV)/.installed  ## the tables of the README, by way of benchmarks/results/*.json
 	$(BIN)/python benchmarks/datagen.py --readme README.md
 	$(BIN)/python benchmarks/side_information.py --readme README.md
+	$(BIN)/python benchmarks/models.py --readme README.md --picture benchmarks/results/rd.png
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from datagen.execute import generate
     from datagen.manifest import Manifest
     from datagen.recipe import CDLRecipe, Recipe
+    from datagen.scenarios.cdl_statistics import ConditionalStatistics, conditional_statistics
     from datagen.simulate import sample, stream
     from datagen.store import Store, open_store
     from datagen.tensorflow_reader import tf_dataset
@@ -22,10 +23,11 @@ _HOMES = {  # public name -> module; imported on first use, so that `import data
     "generate": "execute", "regenerate": "verification", "verify": "verification",
     "Manifest": "manifest", "CDLRecipe": "recipe", "Recipe": "recipe",
     "sample": "simulate", "stream": "simulate", "Store": "store", "open_store": "store", "tf_dataset": "tensorflow_reader",
+    "ConditionalStatistics": "scenarios.cdl_statistics", "conditional_statistics": "scenarios.cdl_statistics",
 }  # fmt: skip
 __all__ = [
-    "CDLRecipe", "DatagenError", "Interrupted", "Manifest", "Recipe", "Store", "VerificationError",
-    "generate", "open_store", "regenerate", "sample", "stream", "tf_dataset", "verify",
+    "CDLRecipe", "ConditionalStatistics", "DatagenError", "Interrupted", "Manifest", "Recipe", "Store", "VerificationError",
+    "conditional_statistics", "generate", "open_store", "regenerate", "sample", "stream", "tf_dataset", "verify",
 ]  # fmt: skip
 
 

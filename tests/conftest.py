@@ -1,4 +1,4 @@
-"""Shared fixtures: a small recipe, a store of it, and the real console script."""
+"""Shared fixtures: a small recipe, a store of it, a small model, and the real console scripts."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def _heed_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def start_cli(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Popen[str]:
-    """Start the installed console script; warnings of our own modules are errors there too."""
+def start_cli(*arguments: str | Path, cwd: Path | None = None, program: str = "datagen") -> subprocess.Popen[str]:
+    """Start an installed console script; warnings of our own modules are errors there too."""
     return subprocess.Popen(
-        [DATAGEN, *map(str, arguments)], cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        [DATAGEN.with_name(program), *map(str, arguments)], cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         preexec_fn=_heed_ctrl_c,
         env={**os.environ, "COLUMNS": "140"},
     )  # fmt: skip
@@ -49,7 +49,7 @@ def start_cli(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Pop
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
-    """Run the console script to its end in a directory of the test's own."""
+    """Run the console script ``datagen`` to its end in a directory of the test's own."""
 
     def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         process = start_cli(*arguments, cwd=tmp_path)
@@ -59,10 +59,37 @@ def cli(tmp_path: Path) -> Cli:
     return run
 
 
+@pytest.fixture
+def zoo_cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Run the entry point of ``zoo`` in this process, which has torch already, in a directory of the test's own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the suite keeps its handlers
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        from zoo.cli import main
+
+        argv = list(map(str, arguments))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main(argv)
+        assert isinstance(end.value.code, int)
+        return subprocess.CompletedProcess(["zoo", *argv], end.value.code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of an untrained CsiNet of 66 bits that takes side information; tests must not change it."""
+    from tests.zoo_fixtures import save, untrained
+
+    return save(tmp_path_factory.mktemp("models") / "csinet-cdl-66b", untrained("csinet"))
+
+
 def assert_one_line_error(result: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
     """The last line of stderr is the one message; progress bars and the like may stand before it, tracebacks may not."""
     assert result.returncode == code, result.stderr
-    lines = [line for line in result.stderr.splitlines() if line.startswith("datagen:")]
+    lines = [line for line in result.stderr.splitlines() if line.startswith(("datagen:", "zoo:"))]
     assert len(lines) == 1, result.stderr
     assert "Traceback" not in result.stderr
     for word in words:

@@ -1,0 +1,285 @@
+"""Training: recipes, resuming, several processes, and what a run leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import zoo
+from datagen import Store
+from tests.conftest import small_recipe
+from zoo import config, data
+from zoo.checkpoint import check, read_config, read_tensors
+from zoo.errors import Interrupted
+from zoo.models.base import NetworkCodec
+from zoo.train import build, learning_rate, train
+
+TINY: dict[str, Any] = {
+    "codec.width": 4, "codec.multipliers": (1, 2), "codec.kernel": 3, "codec.norm": "channel", "training.steps": 4, "training.batch": 8,
+    "training.warmup_steps": 0, "training.validation_samples": 8,
+}  # fmt: skip
+SMALL: dict[str, Any] = {"training.steps": 4, "training.batch": 8, "training.validation_samples": 8}
+
+
+@pytest.fixture
+def source(small_store: Store) -> data.Cached:
+    return data.Cached(data.Store(small_store.path), "cpu", None, seed=0)
+
+
+def weights(run: Path) -> dict[str, Tensor]:
+    return read_tensors(max((run / "checkpoints").glob("step-*")) / "weights.safetensors")
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("name", config.names())
+def test_every_recipe_builds_and_every_lite_one_is_small(name: str, source: data.Cached) -> None:
+    recipe = config.load(name)
+    assert recipe.family == name
+    if recipe.architecture in ("klt", "klt-grid"):
+        return
+    codec = build(recipe, source)
+    assert isinstance(codec, NetworkCodec)
+    if name.endswith("-lite") or name in ("csinet", "crnet"):
+        assert sum(parameter.numel() for parameter in codec.parameters()) <= 1_000_000
+
+
+def test_networks_have_a_lite_size() -> None:
+    full = {name for name in config.names() if name.startswith("gd-csi") and not name.endswith("-lite")}
+    assert full
+    assert {f"{name}-lite" for name in full} <= set(config.names())
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("gd-csi", {**TINY, "codec.rate": 64}),
+        ("gd-csi-multirate", {**TINY, "codec.rates": (64, 128), "codec.objective": "sampler"}),
+        ("csinet", SMALL),
+    ],
+)
+def test_stopped_and_resumed_is_the_same_as_not_stopped(
+    name: str, changes: dict[str, Any], source: data.Cached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = config.load(name, changes)
+    train(recipe, source, tmp_path / "whole", progress=False)
+    from zoo.train import _Trainer
+
+    update = _Trainer._update
+
+    def stop_after_two(self: Any, *arguments: Any) -> Any:
+        result = update(self, *arguments)
+        if self.step == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Trainer, "_update", stop_after_two)
+        with pytest.raises(Interrupted, match="step 2"):
+            train(recipe, source, tmp_path / "halves", progress=False)
+    assert not (tmp_path / "halves/models").exists()
+    models = train(recipe, source, tmp_path / "halves", progress=False, resume=True)
+    assert same(weights(tmp_path / "halves"), weights(tmp_path / "whole"))
+    for model in models:
+        assert same(
+            read_tensors(model / "model.safetensors"),
+            read_tensors(tmp_path / "whole/models" / model.name / "model.safetensors"),
+        )
+
+
+def test_what_a_run_leaves(source: data.Cached, tmp_path: Path) -> None:
+    changes = {**TINY, "codec.rates": (64, 128), "codec.rate": 64}
+    models = train(config.load("gd-csi-multirate", changes), source, tmp_path / "run", progress=False)
+    assert [model.name for model in models] == ["gd-csi-multirate-cdl-64b", "gd-csi-multirate-cdl-128b"]
+    for model in models:
+        codec = zoo.load(model)
+        assert codec.bits == int(model.name.rsplit("-", 1)[1][:-1])
+        assert check(model, codec) < 1e-6
+        record = read_config(model)
+        assert record["dataset"]["recipe_digest"] == small_recipe().digest
+        assert record["side_information_snr_db"] == 30.0
+        assert record["steps"] == 4
+    lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert {"loss", "learning_rate", "steps_per_second", "seconds_left"} <= set(lines[0])
+    assert [line["step"] for line in lines if "val_nmse_db" in line] == [1, 2, 3, 4]
+    with pytest.raises(zoo.ZooError, match="give --resume"):
+        train(config.load("gd-csi-multirate", changes), source, tmp_path / "run", progress=False)
+    with pytest.raises(zoo.ZooError, match="another recipe or data set"):
+        train(
+            config.load("gd-csi-multirate", {**changes, "training.seed": 1}),
+            source,
+            tmp_path / "run",
+            progress=False,
+            resume=True,
+        )
+
+
+def test_training_learns(source: data.Cached, tmp_path: Path) -> None:
+    changes = {**SMALL, "training.steps": 60, "training.batch": 64, "training.ema": 0.9}
+    train(config.load("csinet", {**changes, "training.warmup_steps": 5}), source, tmp_path / "run", progress=False)
+    lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert [line["val_nmse_db"] for line in lines if "val_nmse_db" in line][-1] < -0.1
+
+
+def test_fine_tuning_starts_from_a_model_or_a_run(source: data.Cached, tmp_path: Path) -> None:
+    (model,) = train(config.load("gd-csi", TINY), source, tmp_path / "first", progress=False)
+    for init in (model, tmp_path / "first"):
+        recipe = config.load("gd-csi-onestep", {**TINY, "training.init": str(init)})
+        codec = build(recipe, source)
+        assert same(codec.state_dict(), read_tensors(model / "model.safetensors"))
+    with pytest.raises(zoo.ZooError, match=r"other weights than this recipe: .*size mismatch for"):
+        build(config.load("gd-csi-onestep", {**TINY, "codec.width": 8, "training.init": str(model)}), source)
+
+
+def test_a_time_budget_bends_the_learning_rate_and_ends_the_run(source: data.Cached, tmp_path: Path) -> None:
+    recipe = config.load("csinet", {**SMALL, "training.steps": 10**6})
+    train(recipe, source, tmp_path / "run", progress=False, max_minutes=2 / 60)
+    steps = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert 0 < max(line["step"] for line in steps) < 10**6
+    training = recipe.training
+    assert learning_rate(training, 0, 0.0) < learning_rate(training, 10**5, 0.0) == training.learning_rate
+    assert learning_rate(training, 10**5, 1.0) == pytest.approx(training.final_learning_rate)
+
+
+def test_simulated_batches_are_a_function_of_the_step() -> None:
+    source = data.Simulated(None, "cpu")
+    whole, late = source.batches(0, 10), source.batches(3, 10)
+    batches = [next(whole) for _ in range(4)]
+    again = next(late)
+    assert torch.equal(batches[3].x, again.x)
+    assert not torch.equal(batches[0].x, batches[1].x)
+    whole.close()  # type: ignore[attr-defined]
+    late.close()  # type: ignore[attr-defined]
+
+
+def test_cached_batches_visit_every_sample_each_epoch(source: data.Cached) -> None:
+    batches = source.batches(0, 100)
+    epochs = [torch.cat([next(batches).x for _ in range(6)]) for _ in range(2)]
+    first, second = (set(epoch.flatten(1).abs().sum(1).tolist()) for epoch in epochs)
+    assert len(first) == 600
+    assert first == second
+    assert not torch.equal(*epochs)
+    assert torch.equal(next(source.batches(7, 100)).x, epochs[1][100:200])
+
+
+def test_noise_on_the_side_information_has_the_stated_power() -> None:
+    y = torch.randn(64, 32, 32, dtype=torch.complex64, generator=torch.Generator().manual_seed(1))
+    received = data.noisy(y, 20.0, torch.Generator().manual_seed(0))
+    ratio = float((received - y).abs().square().sum() / y.abs().square().sum())
+    assert ratio == pytest.approx(0.01, rel=0.02)
+    assert data.noisy(y, None, torch.Generator()) is y
+
+
+def test_only_simulating_imports_datagen(small_store: Store) -> None:
+    script = (
+        "import sys, zoo.train, zoo.evaluate, zoo.plot, zoo.bench, zoo.registry, zoo.limits, zoo.data, zoo.config\n"
+        "for a in zoo.registry.ARCHITECTURES: zoo.registry.architecture(a)\n"
+        f"zoo.data.Store({str(small_store.path)!r}).read('train', 0, 3)\n"
+        "assert not [m for m in sys.modules if m.split('.')[0] in ('datagen', 'sionna', 'dask')]\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def _zoo(*arguments: str | Path, processes: int = 1, cwd: Path) -> subprocess.Popen[str]:
+    script = str(Path(sys.executable).with_name("zoo"))
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        f"--nproc-per-node={processes}",
+        "--standalone",
+        "--no-python",
+    ]
+    command = [*(launcher if processes > 1 else []), script, *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+
+
+def _settings(changes: dict[str, Any]) -> list[str]:
+    return [part for key, value in changes.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+
+
+def test_two_processes_train_the_weights_of_one(small_store: Store, tmp_path: Path) -> None:
+    arguments = ["train", "gd-csi", "--data", small_store.path, *_settings(TINY), "--quiet"]
+    runs = {n: _zoo(*arguments, "--out", f"run{n}", processes=n, cwd=tmp_path) for n in (1, 2)}
+    for process in runs.values():
+        _, talk = process.communicate(timeout=240)
+        assert process.returncode == 0, talk
+    one, two = weights(tmp_path / "run1"), weights(tmp_path / "run2")
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4)
+    assert read_config(tmp_path / "run2/models/gd-csi-cdl-128b")["trained_with"]["processes"] == 2
+
+
+def test_ctrl_c_saves_and_resume_goes_on(small_store: Store, tmp_path: Path) -> None:
+    changes = {**SMALL, "training.steps": 400}
+    arguments = ["train", "csinet", "--data", small_store.path, "--out", "run", *_settings(changes)]
+    process = _zoo(*arguments, cwd=tmp_path)
+    log = tmp_path / "run/log.jsonl"
+    for _ in range(1200):
+        if log.exists() or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, talk = process.communicate(timeout=120)
+    assert process.returncode == 130, talk
+    assert "--resume goes on" in talk.splitlines()[-1]
+    resumed = _zoo(*arguments, "--resume", cwd=tmp_path)
+    _, talk = resumed.communicate(timeout=240)
+    assert resumed.returncode == 0, talk
+    whole = _zoo(*arguments[: -len(_settings(changes))], *_settings(changes), "--out", "whole", cwd=tmp_path)
+    _, talk = whole.communicate(timeout=240)
+    assert whole.returncode == 0, talk
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("gd-csy", {}, "unknown recipe 'gd-csy'; nearest: gd-csi"),
+        ("gd-csi", {"training.step": 3}, "unknown key 'training.step'; did you mean 'steps'"),
+        ("gd-csi", {"codec.rate": 100}, "rate 100 must be a multiple of 64"),
+        ("gd-csi", {"codec.widht": 3}, "unknown key 'widht'; did you mean 'width'"),
+        ("csinet", {"codec.rate": 128}, "nearest: 126, 132"),
+        ("csinet", {"training.batch": 1000}, "does not fit 600 training samples"),
+        ("csinet", {"training.steps": 0}, "training.steps = 0"),
+        ("csinet", {"training.init": "csinet-cdl-1b"}, "unknown model"),
+        ("csinet", {"architecture": "csinett"}, "did you mean 'csinet'"),
+        ("no/such.toml", {}, "unknown recipe"),
+    ],
+)
+def test_bad_recipes(name: str, changes: dict[str, Any], words: str, source: data.Cached, tmp_path: Path) -> None:
+    with pytest.raises(zoo.ZooError) as raised:
+        train(config.load(name, changes), source, tmp_path / "run", progress=False)
+    assert words in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "run").exists() or name == "csinet"
+
+
+def test_recipe_files(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('extends = "gd-csi-lite"\n[training]\nside_information_snr_db = "none"\n')
+    recipe = config.load(tmp_path / "mine.toml")
+    assert (recipe.family, recipe.architecture, recipe.codec["width"]) == ("mine", "gd-csi", 12)
+    assert recipe.training.side_information_snr_db is None
+    (tmp_path / "loop.toml").write_text(f'extends = "{tmp_path}/loop.toml"\n')
+    with pytest.raises(zoo.ZooError, match="extends itself"):
+        config.load(tmp_path / "loop.toml")
+    (tmp_path / "bad.toml").write_text("a = \n")
+    with pytest.raises(zoo.ZooError, match="is not TOML"):
+        config.load(tmp_path / "bad.toml")

@@ -1,0 +1,371 @@
+"""The zoo command as a new user meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import zoo
+from datagen import Store, generate
+from tests.conftest import Cli, assert_one_line_error, small_recipe, start_cli
+from tests.zoo_fixtures import samples, save, untrained
+from zoo import data, payloads, registry, results
+
+TINY = ("--set", "training.steps=3", "--set", "training.batch=8", "--set", "training.validation_samples=8")
+
+
+@pytest.fixture
+def model(small_model: Path, tmp_path: Path) -> Path:
+    """A copy of the small model, in the directory that commands run in."""
+    return Path(shutil.copytree(small_model, tmp_path / small_model.name))
+
+
+@pytest.fixture
+def arrays(tmp_path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """x.npy and y.npy where commands run, and what they hold."""
+    x, y = samples(10).numpy(), samples(10, 1).numpy()
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", y)
+    return x, y
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["train", "--help"], ["eval", "--help"], ["plot", "rd", "--help"], ["list"]],
+    ids=" ".join,
+)
+def test_help_and_list_import_no_torch(arguments: list[str]) -> None:
+    code = (
+        f"import sys\nfrom zoo.cli import main\ntry:\n    main({arguments})\nexcept SystemExit as e:\n    assert e.code == 0\n"
+        "heavy = {'torch', 'zarr', 'numpy', 'matplotlib', 'datagen'} & set(sys.modules)\nassert not heavy, heavy"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout
+
+
+def test_from_training_to_a_picture(small_store: Store, zoo_cli: Cli, tmp_path: Path) -> None:
+    store = small_store.path
+    made = zoo_cli("train", "csinet", "--rate", "66", *TINY, "--data", store, "--json")
+    assert made.returncode == 0, made.stderr
+    facts = json.loads(made.stdout)
+    assert facts == {"run": "runs/csinet-cdl-66b", "models": ["runs/csinet-cdl-66b/models/csinet-cdl-66b"]}
+    model = facts["models"][0]
+
+    measured = zoo_cli("eval", model, "--data", store, "--split", "val", "--snr", "none", "--snr", "20")
+    assert measured.returncode == 0, measured.stderr
+    number = r"-?\d+\.\d\d dB"
+    assert re.fullmatch(
+        rf"csinet-cdl-66b: 66 bits \(9 bytes\), NMSE {number}, {number} with Y at 20 dB; 40 val samples of cdl-c-fdd-v1\n", measured.stdout
+    )  # fmt: skip
+    kept = results.read(tmp_path / model)
+    assert kept is not None
+    assert [level["snr_db"] for level in kept["side_information"]] == [None, 20.0]
+    again = zoo_cli("eval", model, "--data", store, "--split", "val", "--samples", "7", "--json", "--out", "seven.json")
+    assert json.loads(again.stdout) == results.read(tmp_path / "seven.json")
+    assert json.loads(again.stdout)["data"]["samples"] == 7
+    assert results.read(tmp_path / model) == kept
+
+    told = json.loads(zoo_cli("info", model, "--json").stdout)
+    assert told["codec"]["rate"] == 66
+    assert told["results"] == kept
+    assert "csinet" in zoo_cli("info", model).stdout
+    [checked] = json.loads(zoo_cli("check", model, "--json").stdout)
+    assert checked["ok"]
+    cost = zoo_cli("bench", model, "--batch", "2", "--json")
+    assert json.loads(cost.stdout)["parameters"] == kept["parameters"]
+
+    drawn = zoo_cli("plot", "rd", model, "--snr", "20", "--out", "rd.png")
+    assert drawn.returncode == 0, drawn.stderr
+    assert (tmp_path / "rd.png").read_bytes().startswith(b"\x89PNG")
+    assert_one_line_error(
+        zoo_cli("plot", "rd", model, "--out", "no.png"), 2, "not measured at this SNR of Y", "--snr none, 20"
+    )
+    assert zoo_cli("index", Path(model).parent).returncode == 0
+    assert registry.locate(tmp_path / model)[1] is not None
+
+
+def test_train_takes_settings_and_simulates(zoo_cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('model = "D"\nname = "mine"\n')
+    made = zoo_cli(
+        "train", "gd-csi", "--lite", *TINY, "--set", "codec.norm=channel", "--set", "codec.width=4", "--rate", "64", "--simulate",
+        "--simulate-recipe", "mine.toml", "--quiet", "--out", "run",
+    )  # fmt: skip
+    assert (made.returncode, made.stdout, made.stderr) == (0, "", "")
+    facts = json.loads(zoo_cli("info", "run/models/gd-csi-lite-cdl-64b", "--json").stdout)
+    assert facts["codec"]["norm"] == "channel"
+    assert facts["recipe"]["training"]["steps"] == 3
+    assert facts["dataset"]["name"] == "mine-v1"
+
+
+# payloads --------------------------------------------------------------------------------------------------------------------
+
+
+def test_compress_and_decompress_do_what_the_library_does(
+    model: Path, arrays: tuple[np.ndarray, np.ndarray], zoo_cli: Cli, tmp_path: Path
+) -> None:
+    sent = zoo_cli("compress", model.name, "x.npy", "x.payloads", "--json")
+    assert sent.returncode == 0, sent.stderr
+    facts = {"model": model.name, "bits": 66, "payload_bytes": 9, "count": 10}
+    assert json.loads(sent.stdout).items() >= facts.items()
+    codec, (x, y) = zoo.load(model), arrays
+    expected = codec.compress(x)
+    raw = (tmp_path / "x.payloads").read_bytes()
+    magic, header, body = raw.split(b"\n", 2)
+    assert magic == b"CSIZOO1"
+    assert json.loads(header) == {**facts, "weights_sha256": registry.sha256(model / "model.safetensors")}
+    assert body == b"".join(expected)
+
+    made = zoo_cli("decompress", model.name, "x.payloads", "z.npy", "--side-information", "y.npy", "--json")
+    assert made.returncode == 0, made.stderr
+    assert json.loads(made.stdout)["shape"] == [10, 32, 32]
+    z = np.load(tmp_path / "z.npy")
+    assert z.dtype == np.complex64
+    assert (z == codec.decompress(expected, y)).all()
+
+
+def test_compress_and_decompress_with_a_store(
+    model: Path, small_store: Store, zoo_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zoo.data.READ", 16)
+    given = (small_store.path, "val.payloads", "--split", "val", "--samples", "30")
+    assert "30 payloads of 66 bits (9 bytes)" in zoo_cli("compress", model, *given).stdout
+    back = zoo_cli(
+        "decompress", model, "val.payloads", "z.npy", "--side-information", small_store.path, "--split", "val"
+    )
+    assert "complex64 [30, 32 angles, 32 delays] by csinet-cdl-66b" in back.stdout
+    batch, codec = data.Store(small_store.path).read("val", 0, 30), zoo.load(model)
+    expected = codec.decompress(codec.compress(batch.x), batch.y)
+    assert np.allclose(np.load(tmp_path / "z.npy"), expected.numpy(), atol=1e-6)
+
+
+def test_the_payloads_name_their_model(
+    model: Path, arrays: tuple[np.ndarray, np.ndarray], zoo_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert zoo_cli("compress", model, "x.npy", "x.payloads", "--quiet").returncode == 0
+    alone = ("decompress", "x.payloads", "z.npy", "--side-information", "y.npy")
+    assert_one_line_error(zoo_cli(*alone), 2, "x.payloads is of csinet-cdl-66b, which does not come with this package")
+    registry.write_index(tmp_path)
+    monkeypatch.setattr(registry, "WEIGHTS", tmp_path)
+    assert zoo_cli(*alone).returncode == 0
+    header, sent = payloads.read(tmp_path / "x.payloads")
+    elsewhere = header.model_copy(update={"model": "hf:someone/else"})  # a file does not choose what is downloaded
+    payloads.write(tmp_path / "x.payloads", elsewhere, sent)
+    assert_one_line_error(zoo_cli(*alone), 2, "hf:someone/else, which does not come with this package")
+
+
+def test_a_codec_without_side_information(zoo_cli: Cli, arrays: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+    save(tmp_path / "csinet-cdl-66b", untrained("csinet", side_information=False))
+    assert zoo_cli("compress", "./csinet-cdl-66b", "x.npy", "p").returncode == 0
+    assert zoo_cli("decompress", "./csinet-cdl-66b", "p", "z.npy").returncode == 0
+    assert np.load(tmp_path / "z.npy").shape == (10, 32, 32)
+    superfluous = zoo_cli("decompress", "./csinet-cdl-66b", "p", "z.npy", "--side-information", "y.npy")
+    assert_one_line_error(superfluous, 2, "takes no side information")
+
+
+def test_payload_files_that_are_damaged_or_foreign(
+    model: Path, arrays: tuple[np.ndarray, np.ndarray], zoo_cli: Cli, tmp_path: Path
+) -> None:
+    assert zoo_cli("compress", model, "x.npy", "p").returncode == 0
+    raw = (tmp_path / "p").read_bytes()
+    shutil.copytree(model, tmp_path / "csinet-other-66b")
+    save(tmp_path / "again" / model.name, untrained("csinet", element_bits=11))
+    before = sorted(os.listdir(tmp_path))
+
+    def refused(content: bytes, *words: str, by: str = model.name) -> None:
+        (tmp_path / "p").write_bytes(content)
+        result = zoo_cli("decompress", by, "p", "z.npy", "--side-information", "y.npy")
+        assert_one_line_error(result, 2, *words)
+        assert sorted(os.listdir(tmp_path)) == before
+
+    refused(raw[:-1], "p is cut short: 9 of its 10 payloads are whole")
+    refused(raw + b"\0", "p is too long: 1 bytes follow its 10 payloads")
+    refused(b"", "p is no payload file: it does not begin with CSIZOO1")
+    refused(b"\x89PNG\r\n", "p is no payload file")
+    refused(raw[:20], "p has a damaged header")
+    refused(raw.replace(b'"bits":66', b'"bits":99'), "damaged header: 99 bits do not make 9 bytes")
+    refused(raw.replace(b'"count":10', b'"count":-1'), "damaged header: count")
+    refused(raw.replace(b'"count":10', b'"counts":10'), "damaged header: count: Field required")
+    refused(
+        raw.replace(b'"model":"csinet', b'"model":"crnet'),
+        "holds payloads of crnet-cdl-66b",
+        "csinet-cdl-66b",
+        "cannot read them",
+    )
+    refused(raw, "holds payloads of csinet-cdl-66b", "cannot read them", by="again/csinet-cdl-66b")
+    refused(raw[:-1] + b"\xff", "a payload has bits set beyond its 66")
+
+
+# bad input -------------------------------------------------------------------------------------------------------------------
+
+BAD = [
+    (("train", "csinet"), "give one of --data STORE and --simulate"),
+    (("train", "csinet", "--simulate", "--data", "s.zarr"), "give one of --data STORE and --simulate"),
+    (("train", "csinet", "--data", "s.zarr", "--simulate-recipe", "r"), "--simulate-recipe goes with --simulate"),
+    (("train", "csinet", "--data", "absent.zarr"), "absent.zarr is not a CSI store"),
+    (("train", "csinett", "--simulate"), "unknown recipe 'csinett'; nearest: csinet"),
+    (("train", "mine.toml", "--lite", "--simulate"), "--lite goes with a recipe's name"),
+    (("train", "csinet", "--rate", "64", "--simulate"), "rate 64 is no multiple of element_bits 6"),
+    (
+        ("train", "csinet", "--set", "training.step=3", "--simulate"),
+        "unknown key 'training.step'; did you mean 'steps'?",
+    ),
+    (("train", "csinet", "--set", "training.steps=many", "--simulate"), "training.steps = 'many'"),
+    (("train", "csinet", "--set", "steps", "--simulate"), "'steps' is not KEY=VALUE"),
+    (("train", "csinet", "--max-minutes", "0", "--simulate"), "--max-minutes"),
+    (("train", "csinet", "--device", "abacus", "--simulate"), "device 'abacus' cannot be used"),
+    (("train", "csinet", "--device", "cuda:99", "--data", "STORE"), "device 'cuda:99' cannot be used"),
+    (("train", "csinet", "--simulate", "--simulate-recipe", "absent.toml"), "absent.toml"),
+    (("eval", "MODEL", "--data", "x.npy"), "x.npy is not a CSI store"),
+    (("eval", "MODEL", "--data", "STORE"), "has no split 'test'"),
+    (("eval", "MODEL", "--data", "STORE", "--split", "val", "--samples", "41"), "41 are asked for"),
+    (("eval", "MODEL", "--data", "STORE", "--split", "val", "--snr", "loud"), "'loud' is no SNR in dB, nor 'none'"),
+    (("eval", "MODEL", "--data", "STORE", "--split", "val", "--snr", "nan"), "'nan' is no SNR in dB"),
+    (("eval", "MODEL", "--data", "STORE", "--split", "val", "--device", "abacus"), "device 'abacus' cannot be used"),
+    (("eval", "MODEL", "--data", "STORE", "--out", "no/such/r.json"), "there is no directory no/such"),
+    (("eval", "no-such-model-66b", "--data", "STORE"), "unknown model 'no-such-model-66b'"),
+    (("info", "no/such"), "no/such is no model directory"),
+    (("check", "no/such"), "no/such is no model directory"),
+    (("index", "no/such"), "there is no directory no/such"),
+    (("compress", "MODEL", "absent.npy", "p"), "cannot read X from absent.npy"),
+    (("compress", "MODEL", "real.npy", "p"), "real.npy holds float32 [10, 32, 32]; X must be complex"),
+    (
+        ("compress", "MODEL", "narrow.npy", "p"),
+        "x is complex64 [10, 32, 16]; this codec takes complex [n, 32 angles, 32 delays]",
+    ),
+    (("compress", "MODEL", "nan.npy", "p"), "x holds values that are not finite"),
+    (("compress", "MODEL", "x.npy", "p", "--samples", "11"), "x.npy holds 10 samples; 11 are asked for"),
+    (("compress", "MODEL", "x.npy", "no/such/p"), "there is no directory no/such"),
+    (("compress", "MODEL", "x.npy", "."), "it is no plain file"),
+    (("compress", "MODEL", "x.npy", "/dev/null"), "it is no plain file"),
+    (("decompress", "p"), "zoo decompress takes [MODEL] PAYLOADS OUT.npy"),
+    (("decompress", "MODEL", "absent", "z.npy"), "cannot read payloads from absent"),
+    (("decompress", "MODEL", "good", "z.npy"), "decodes with side information: give --side-information"),
+    (
+        ("decompress", "MODEL", "good", "z.npy", "--side-information", "few.npy"),
+        "few.npy holds 9 samples for 10 payloads",
+    ),
+    (
+        ("decompress", "MODEL", "few", "z.npy", "--side-information", "y.npy"),
+        "9 payloads but 10 samples of side information",
+    ),
+    (("decompress", "MODEL", "good", "z.npy", "--side-information", "real.npy"), "Y must be complex"),
+    (("release", "MODEL", "--data", "STORE", "--into", "x.npy"), "cannot write x.npy"),
+    (("plot", "rd", "MODEL", "--out", "p.png"), "has no results; zoo eval makes them"),
+    (("plot", "rd", "x.npy", "--out", "p.png"), "cannot read results from x.npy"),
+    (("plot", "rd", "--out", "p.png", "--limits", "x.npy"), "x.npy"),
+    (("destroy",), "No such command 'destroy'"),
+    (("eval", "MODEL"), "Missing option '--data'"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"), BAD, ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    model: Path, small_store: Store, arrays: tuple[np.ndarray, np.ndarray], zoo_cli: Cli, tmp_path: Path,
+    arguments: tuple[str, ...], words: str,
+) -> None:  # fmt: skip
+    x, y = arrays
+    for name, array in (("real", x.real), ("narrow", x[:, :, :16]), ("nan", x * np.nan), ("few", y[:9])):
+        np.save(tmp_path / f"{name}.npy", array)
+    codec, digest = zoo.load(model), registry.sha256(model / "model.safetensors")
+    for name, sent in (("good", codec.compress(x)), ("few", codec.compress(x[:9]))):
+        header = payloads.Header(model=model.name, weights_sha256=digest, bits=66, payload_bytes=9, count=len(sent))
+        payloads.write(tmp_path / name, header, sent)
+    before = sorted(map(str, tmp_path.rglob("*")))
+    given = [{"MODEL": str(model), "STORE": str(small_store.path)}.get(argument, argument) for argument in arguments]
+    assert_one_line_error(zoo_cli(*given), 2, words)
+    assert sorted(map(str, tmp_path.rglob("*"))) == before
+
+
+def test_check_tells_good_models_from_bad_ones(
+    model: Path, zoo_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "csinet-cdl-72b", untrained("csinet", rate=72))
+    registry.write_index(tmp_path)
+    monkeypatch.setattr(registry, "WEIGHTS", tmp_path)
+    good = zoo_cli("check")
+    assert good.returncode == 0, good.stderr
+    assert [line.split(":")[0] for line in good.stdout.splitlines()] == ["ok   csinet-cdl-66b", "ok   csinet-cdl-72b"]
+    with (model / "model.safetensors").open("ab") as file:
+        file.write(b" ")
+    bad = zoo_cli("check")
+    assert_one_line_error(bad, 1, "1 of 2 models are not what their records say")
+    assert re.search(r"^bad  csinet-cdl-66b: .*model.safetensors was changed", bad.stdout, re.MULTILINE)
+    assert "ok   csinet-cdl-72b" in bad.stdout
+    rows = json.loads(zoo_cli("check", "--json").stdout)
+    assert [(row["model"], row["ok"]) for row in rows] == [("csinet-cdl-66b", False), ("csinet-cdl-72b", True)]
+
+
+def test_models_that_are_released_are_left_alone(
+    model: Path, small_store: Store, zoo_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ("--data", small_store.path, "--split", "val", "--samples", "3")
+    assert zoo_cli("eval", model, *given).returncode == 0
+    registry.write_index(tmp_path)
+    monkeypatch.setattr(registry, "WEIGHTS", tmp_path)
+    before = (model / "results.json").read_bytes()
+    for name in (model.name, str(model)):
+        again = zoo_cli("eval", name, *given, "--snr", "3")
+        assert again.returncode == 0
+        assert "--out FILE keeps these results" in again.stderr
+        assert (model / "results.json").read_bytes() == before
+    listed = zoo_cli("list", "csinet-*").stdout.splitlines()
+    assert listed[0].split() == ["model", "bits", "parameters", "NMSE"]
+    assert re.fullmatch(r"csinet-cdl-66b +66 +50 753 +-?\d+\.\d\d dB, -?\d+\.\d\d dB with Y at 30 dB", listed[1])
+    [row] = json.loads(zoo_cli("list", "--json").stdout)
+    assert row["side_information"] == json.loads(before)["side_information"]
+
+
+def test_release_ships_measured_models(
+    model: Path, zoo_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = generate(small_recipe(train=0, val=0, test=20), tmp_path / "test.zarr").path
+    told = zoo_cli("release", model, "--data", store, "--into", "shipped")
+    assert told.returncode == 0, told.stderr
+    assert re.match(rf"shipped/{model.name}: 66 bits \(9 bytes\), NMSE -?\d", told.stdout)
+    again = json.loads(zoo_cli("release", model, "--data", store, "--into", "shipped", "--json").stdout)
+    shipped = tmp_path / "shipped" / model.name
+    assert again == [results.read(shipped)]
+    assert again[0]["weights_sha256"] == registry.sha256(shipped / "model.safetensors")
+    assert again[0]["data"]["samples"] == 20
+    assert (shipped / "model.safetensors").stat().st_size < 0.6 * (model / "model.safetensors").stat().st_size
+    assert sorted(os.listdir(tmp_path / "shipped")) == [model.name, "index.json"]
+    monkeypatch.setattr(registry, "WEIGHTS", tmp_path / "shipped")
+    assert zoo_cli("check", model.name).returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_from_outside(model: Path, tmp_path: Path, number: signal.Signals) -> None:
+    os.mkfifo(tmp_path / "x.npy")  # opening it for writing waits until the command reads
+    before = sorted(os.listdir(tmp_path))
+    process = start_cli("compress", model, "x.npy", "p", cwd=tmp_path, program="zoo")
+    with (tmp_path / "x.npy").open("wb"):
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert_one_line_error(subprocess.CompletedProcess(process.args, process.returncode, out, err), 130, "zoo: stopped")
+    assert out == ""
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_output_into_a_closed_pipe(model: Path) -> None:
+    script = Path(sys.executable).with_name("zoo")
+    result = subprocess.run(f"{script} info {model} | head -n 1", shell=True, capture_output=True, text=True)
+    assert result.stdout == f"path              {model}\n"
+    assert result.stderr == ""
+
+
+def test_version_is_the_package_s(zoo_cli: Cli) -> None:
+    import datagen
+
+    assert zoo_cli("--version").stdout == f"zoo, version {datagen.__version__}\n"

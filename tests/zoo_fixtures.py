@@ -1,0 +1,48 @@
+"""Small codecs without training, samples without a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo import registry
+from zoo.checkpoint import save_model
+from zoo.models.base import NetworkCodec
+from zoo.registry import family_of
+
+SIZES: dict[str, dict[str, Any]] = {
+    "csinet": {"rate": 66},
+    "crnet": {"rate": 66},
+    "gd-csi": {"rate": 64, "width": 4, "multipliers": (1, 2), "kernel": 3, "norm": "channel"},
+}
+NETWORKS = list(SIZES)
+torch.set_num_threads(1)  # threads that wait for each other cost these small networks more than they bring
+
+
+def untrained(family: str, **fields: Any) -> NetworkCodec[Any]:
+    """A network of small size with random weights, ready to use; ``fields`` of its config may be changed."""
+    torch.manual_seed(1)
+    kind = registry.architecture(family)
+    codec = kind(kind.Config.model_validate({**SIZES[family], **fields}))
+    assert isinstance(codec, NetworkCodec)
+    codec.fit_scale(samples(100))
+    for weight in codec.parameters():
+        if not weight.any():  # what training starts from zero, so that an untrained network estimates nothing
+            torch.nn.init.normal_(weight, std=0.1)
+    return codec.eval().requires_grad_(False)
+
+
+def samples(n: int, seed: int = 0, shape: tuple[int, int] = (32, 32)) -> Tensor:
+    """Complex normal samples that fade with delay, complex64 [n, angle, delay]."""
+    values = torch.randn(n, *shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(seed))
+    return 0.01 * values * torch.exp(-torch.arange(shape[1]) / 6)
+
+
+def save(path: Path, codec: NetworkCodec[Any], dtype: str = "float32", architecture: str | None = None) -> Path:
+    """Write a codec's directory; name and, if not given, architecture are in the directory's own name."""
+    record = {"name": path.name, "architecture": architecture or family_of(path.name)}
+    save_model(path, codec, record, {"x": samples(4, 1), "y": samples(4, 2)}, dtype)
+    return path

@@ -1,0 +1,229 @@
+"""Models and training states on disk: safetensors and JSON, written whole or not at all, read strictly."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from zoo.config import explain
+from zoo.devices import local_device
+from zoo.errors import CheckError, ZooError
+from zoo.models.base import Codec
+from zoo.registry import architecture, sha256
+
+FORMAT_VERSION = 1
+DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "float16", "bfloat16")}
+WEIGHTS_FILE, CONFIG_FILE, VECTORS_FILE = "model.safetensors", "config.json", "vectors.safetensors"
+VECTORS = 4  # golden samples
+TOLERANCE = (
+    1e-3  # relative error of a golden reconstruction: machines round differently, and once more in half precision
+)
+
+
+# models ----------------------------------------------------------------------------------------------------------------------
+
+
+def save_model(
+    path: Path, codec: Codec[Any], record: Mapping[str, Any], vectors: Mapping[str, Tensor], dtype: str = "float32"
+) -> None:
+    """Write a model's directory: weights, config, golden vectors. An existing one is replaced.
+
+    :param codec: of any architecture
+    :param record: ``name``, ``architecture``, and whatever tells where the weights come from
+    :param vectors: ``x`` and, where the codec takes it, ``y``: samples to replay, complex [n, angle, delay]
+    :param dtype: of the floating point weights in the file
+    """
+    with replacing(path) as draft:
+        weights = {name: _stored(name, value, DTYPES[dtype]) for name, value in codec.state_dict().items()}
+        save_file(weights, draft / WEIGHTS_FILE)
+        config = {
+            "format_version": FORMAT_VERSION, **record, "codec": codec.config.model_dump(mode="json"), "dtype": dtype,
+            "weights_sha256": sha256(draft / WEIGHTS_FILE),
+        }  # fmt: skip
+        (draft / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n")
+        saved = load_model(draft)  # as it will be read, rounded to dtype
+        save_file(golden(saved, vectors["x"], vectors.get("y")), draft / VECTORS_FILE)
+
+
+def _stored(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
+    # The scale is one number that everything is multiplied by; variances of batch normalisation may exceed half precision's range.
+    exact = name == "scale" or name.endswith("running_var") or not value.is_floating_point()
+    return value.detach().cpu().contiguous() if exact else value.detach().cpu().to(dtype).contiguous()
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A model's ``config.json``.
+
+    :raises ZooError: missing, no JSON, or of another format version
+    """
+    try:
+        config: dict[str, Any] = json.loads((path / CONFIG_FILE).read_text())
+    except FileNotFoundError:
+        raise ZooError(f"{path} is no model directory: it has no {CONFIG_FILE}") from None
+    except ValueError as error:
+        raise ZooError(f"{path / CONFIG_FILE} is not JSON: {error}") from None
+    if config.get("format_version") != FORMAT_VERSION:
+        raise ZooError(
+            f"{path / CONFIG_FILE} has format_version {config.get('format_version')!r}; this zoo reads {FORMAT_VERSION}"
+        )
+    for key in ("name", "architecture", "codec", "weights_sha256"):
+        if key not in config:
+            raise ZooError(f"{path / CONFIG_FILE} lacks {key!r}; get the file again, or export the model anew")
+    return config
+
+
+def load_model(
+    path: Path, digests: Mapping[str, str] | None = None, *, device: str = "cpu", dtype: str = "float32"
+) -> Codec[Any]:
+    """A codec from its directory, every byte and every weight accounted for.
+
+    :param digests: SHA-256 that each file must have, where an index knows
+    :raises ZooError: a file is missing or was edited; a weight is missing, superfluous or of another shape; an unknown config key
+    """
+    if dtype not in DTYPES:
+        raise ZooError(f"unknown dtype {dtype!r}; allowed: {', '.join(DTYPES)}")
+    config = read_config(path)
+    for file, digest in {**(digests or {}), WEIGHTS_FILE: config["weights_sha256"]}.items():
+        if not (path / file).is_file():
+            raise ZooError(f"{path / file} is missing; get the model again")
+        if sha256(path / file) != digest:
+            raise ZooError(f"{path / file} was changed: its SHA-256 is not the one on record; get the model again")
+    kind = architecture(config["architecture"])
+    try:
+        codec: Codec[Any] = kind(kind.Config.model_validate_json(json.dumps(config["codec"])))
+    except ValidationError as error:
+        raise ZooError(f"{path / CONFIG_FILE}: codec: {explain(error, kind.Config)}") from None
+    _load_strictly(codec, read_tensors(path / WEIGHTS_FILE), path / WEIGHTS_FILE)
+    return codec.to(local_device(device), DTYPES[dtype]).eval().requires_grad_(False)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file.
+
+    :raises ZooError: it cannot be read
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+    except (OSError, SafetensorError) as error:
+        raise ZooError(f"{path} is no safetensors file: {error}") from None
+
+
+def _load_strictly(codec: Codec[Any], weights: dict[str, Tensor], source: Path) -> None:
+    wanted = codec.state_dict()
+    for name in wanted:
+        if name not in weights:
+            raise ZooError(f"{source} lacks the weight {name!r} that its config asks for")
+    for name, value in weights.items():
+        if name not in wanted:
+            raise ZooError(f"{source} has a weight {name!r} that its config knows nothing of")
+        if value.shape != wanted[name].shape:
+            raise ZooError(
+                f"{source}: {name!r} has shape {list(value.shape)}; its config asks for {list(wanted[name].shape)}"
+            )
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise ZooError(f"{source}: {name!r} holds values that are not finite")
+    codec.load_state_dict(weights)
+
+
+# golden vectors --------------------------------------------------------------------------------------------------------------
+
+
+def golden(codec: Codec[Any], x: Tensor, y: Tensor | None) -> dict[str, Tensor]:
+    """What a codec makes of some samples: tensors ``x``, ``y``, ``payload`` (bytes) and ``z``, complex ones as real pairs."""
+    y = y if codec.config.side_information else None
+    payloads = codec.compress(x)
+    z = torch.as_tensor(codec.decompress(payloads, y))
+    samples = {"x": x, "z": z} if y is None else {"x": x, "y": y, "z": z}
+    payload = torch.frombuffer(bytearray(b"".join(payloads)), dtype=torch.uint8).view(len(x), -1)
+    pairs = {name: torch.view_as_real(value.to(torch.complex64)).contiguous() for name, value in samples.items()}
+    return {**pairs, "payload": payload}
+
+
+def check(path: Path, codec: Codec[Any]) -> float:
+    """Replay a model's golden vectors.
+
+    :returns: relative error of the reconstructions
+    :raises ZooError: there are none
+    :raises CheckError: other payloads, or reconstructions off by more than :data:`TOLERANCE`
+    """
+    wanted = read_tensors(path / VECTORS_FILE) if (path / VECTORS_FILE).is_file() else {}
+    if not {"x", "z", "payload"} <= set(wanted):
+        raise ZooError(f"{path / VECTORS_FILE} is missing or holds no golden vectors")
+    x = torch.view_as_complex(wanted["x"])
+    y = torch.view_as_complex(wanted["y"]) if "y" in wanted else None
+    made = golden(codec, x, y)
+    if not torch.equal(made["payload"], wanted["payload"]):
+        wrong = int((made["payload"] != wanted["payload"]).any(1).sum())
+        raise CheckError(f"{path.name}: {wrong} of {len(x)} golden payloads differ")
+    error = float(torch.linalg.vector_norm(made["z"] - wanted["z"]) / torch.linalg.vector_norm(wanted["z"]))
+    if not error <= TOLERANCE:
+        raise CheckError(f"{path.name}: golden reconstructions differ by {error:.1e} relative, allowed {TOLERANCE:g}")
+    return error
+
+
+# training states -------------------------------------------------------------------------------------------------------------
+
+
+def save_state(
+    run: Path, step: int, weights: Mapping[str, Tensor], tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
+) -> None:
+    """Write the checkpoint of a step beside the earlier ones, then drop all but the newest two.
+
+    :param weights: what would be released: ``weights.safetensors``
+    :param tensors: what only going on needs: ``state.safetensors``
+    """
+    states = run / "checkpoints"
+    states.mkdir(parents=True, exist_ok=True)
+    with replacing(states / f"step-{step:08d}") as draft:
+        for file, content in (("weights", weights), ("state", tensors)):
+            save_file(
+                {name: value.detach().cpu().contiguous() for name, value in content.items()},
+                draft / f"{file}.safetensors",
+            )
+        (draft / "state.json").write_text(json.dumps({"step": step, **facts}) + "\n")
+    for old in sorted(states.glob("step-*"))[:-2]:
+        shutil.rmtree(old)
+
+
+def load_state(run: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]] | None:
+    """Weights, training state and facts of a run's newest checkpoint, or None."""
+    found = sorted((run / "checkpoints").glob("step-*"))
+    if not found:
+        return None
+    facts: dict[str, Any] = json.loads((found[-1] / "state.json").read_text())
+    return read_tensors(found[-1] / "weights.safetensors"), read_tensors(found[-1] / "state.safetensors"), facts
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A fresh directory that takes the place of ``path`` when the block ends well, and vanishes when it does not."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        draft.mkdir(parents=True)
+        yield draft
+        for file in draft.iterdir():
+            file.chmod(0o644)  # safetensors makes files that only their owner may read
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+        old = path.with_name(f".{path.name}.{os.getpid()}.old")
+        if path.exists():
+            path.rename(old)
+        draft.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise ZooError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)

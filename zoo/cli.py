@@ -1,0 +1,545 @@
+"""The ``zoo`` command. Nothing heavy is imported before a command runs; results go to stdout, the talk to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from zoo.errors import CheckError, Interrupted, ZooError
+
+if TYPE_CHECKING:
+    from zoo.config import Recipe
+    from zoo.data import Source
+    from zoo.metrics import Complex
+    from zoo.models.base import Codec
+
+
+class _InOrder(click.Group):
+    """Lists its commands as they stand in this file."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="csi-feedback-zoo", prog_name="zoo")
+def cli() -> None:
+    """Codecs for CSI feedback: real payload bytes, trained, measured and loaded by name.
+
+    \b
+    zoo list                                            the models that come with the package
+    zoo compress csinet-cdl-132b x.npy x.payloads       what the phone sends
+    zoo decompress x.payloads z.npy --side-information y.npy
+    zoo train gd-csi --rate 128 --data store.zarr       on a store of datagen, or --simulate
+    zoo eval runs/gd-csi-cdl-128b/models/gd-csi-cdl-128b --data store.zarr
+
+    MODEL is a name (zoo list), the directory of a model, or hf:org/repo[/folder][@revision].
+    """
+
+
+class _Snr(click.ParamType[Any, Any]):
+    """An SNR in dB, or none for Y as simulated."""
+
+    name = "snr"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        import math
+
+        try:
+            snr = None if value == "none" else float(value)
+        except ValueError:
+            snr = math.nan
+        if snr is not None and not math.isfinite(snr):
+            self.fail(f"{value!r} is no SNR in dB, nor 'none'", param, ctx)
+        return snr
+
+
+_PATH = click.Path(path_type=Path)
+_MODEL = click.argument("model")
+_JSON = click.option("--json", "as_json", is_flag=True, help="print the result as JSON")
+_QUIET = click.option("--quiet", is_flag=True, help="no progress bar, no closing words")
+_DEVICE = click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda", help="device that computes")
+_SPLIT = click.option("--split", default="test", show_default=True, help="of a store")
+_SAMPLES = click.option("--samples", type=click.IntRange(1), help="the first so many  [default: all]")
+
+
+# making models ---------------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("recipe")
+@click.option("--rate", type=int, help="bits of a payload, in place of the recipe's")
+@click.option("--lite", is_flag=True, help="the recipe's small size, for two CPU cores")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="any value of the recipe, e.g. training.steps=1000"
+)
+@click.option("--data", type=_PATH, metavar="STORE", help="store of datagen to train on")
+@click.option("--simulate", is_flag=True, help="train on triples simulated on the way, each used once")
+@click.option(
+    "--simulate-recipe", type=_PATH, metavar="FILE", help="what to simulate (TOML)  [default: datagen's CDL set]"
+)
+@click.option("--max-minutes", type=click.FloatRange(0, min_open=True), help="fit the run to this time")
+@click.option("--resume", is_flag=True, help="go on with the run at --out")
+@click.option("--out", type=_PATH, help="directory of the run  [default: runs/FAMILY-DATASET-RATEb]")
+@_DEVICE
+@_JSON
+@_QUIET
+def train(
+    recipe: str, rate: int | None, lite: bool, settings: Sequence[str], data: Path | None, simulate: bool,
+    simulate_recipe: Path | None, max_minutes: float | None, resume: bool, out: Path | None, device: str, as_json: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Train or fit the codec of a RECIPE.
+
+    RECIPE is a name (an unknown one lists the nearest) or the path of a TOML file. Under torchrun, several processes share the work.
+    """
+    if (data is None) == (not simulate):
+        raise ZooError("give one of --data STORE and --simulate")
+    if simulate_recipe is not None and not simulate:
+        raise ZooError("--simulate-recipe goes with --simulate")
+    if lite and recipe.endswith(".toml"):
+        raise ZooError(f"--lite goes with a recipe's name, not with the file {recipe}")
+    from zoo import config, registry
+    from zoo.train import train as run_training
+
+    changes = {} if rate is None else {"codec.rate": rate}
+    chosen = config.load(f"{recipe}-lite" if lite else recipe, changes | dict(map(_setting, settings)))
+    source = _source(chosen, data, simulate_recipe, device)
+    if out is None:
+        default = registry.architecture(chosen.architecture).Config.model_fields["rate"].default
+        name = registry.model_name(chosen.family, source.dataset.scenario, chosen.codec.get("rate", default))
+        out = Path("runs") / name
+    paths = run_training(chosen, source, out, device=device, resume=resume, max_minutes=max_minutes, progress=not quiet)
+    if as_json and paths:
+        click.echo(json.dumps({"run": str(out), "models": [str(path) for path in paths]}))
+    elif not quiet:
+        for path in paths:
+            click.echo(f"{path}: {path.name}; measure it: zoo eval {path} --data STORE")
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """KEY=VALUE, the value as TOML writes it; what is no TOML is a string."""
+    import tomllib
+
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ZooError(f"--set {text!r} is not KEY=VALUE, e.g. training.steps=1000")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
+
+
+def _source(recipe: Recipe, data: Path | None, simulate_recipe: Path | None, device: str) -> Source:
+    from zoo.data import Cached, Simulated, Store
+    from zoo.devices import local_device
+
+    device = local_device(device)
+    if data is None:
+        return Simulated(simulate_recipe, device)
+    return Cached(Store(data), device, recipe.training.samples, recipe.training.seed)
+
+
+@cli.command("eval")
+@_MODEL
+@click.option("--data", required=True, type=_PATH, metavar="STORE", help="store of datagen to measure on")
+@_SPLIT
+@_SAMPLES
+@click.option(
+    "--snr", "snr_db", type=_Snr(), metavar="DB|none", multiple=True, default=("none", "30"), show_default=True,
+    help="of the side information; as often as you like",
+)  # fmt: skip
+@click.option("--out", type=_PATH, help="file for the results  [default: results.json in the directory MODEL]")
+@_DEVICE
+@_JSON
+@_QUIET
+def evaluate(
+    model: str, data: Path, split: str, samples: int | None, snr_db: tuple[float | None, ...], out: Path | None, device: str,
+    as_json: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Measure what a MODEL is worth.
+
+    Bits are counted from payload bytes, and the payloads are all that the decoder gets, besides Y. Reports NMSE, correlation and time.
+    """
+    from zoo import results
+    from zoo.data import Store
+    from zoo.evaluate import evaluate as run_evaluation
+    from zoo.files import require_place
+
+    place = out or results.home(model)
+    if place is not None:
+        require_place(place)
+    found = run_evaluation(
+        model, Store(data), split, samples, snr_db=tuple(dict.fromkeys(snr_db)), device=device, progress=not quiet,
+        command=_command_line(),
+    )  # fmt: skip
+    if place is not None:
+        results.write(place, found)
+    elif not quiet:
+        click.echo(f"{model} is released, or not yours to write; --out FILE keeps these results", err=True)
+    if as_json:
+        click.echo(json.dumps(found, allow_nan=False))
+    else:
+        where = f"{found['data']['samples']} {split} samples of {found['data']['name']}"
+        click.echo(f"{found['model']}: {_size(found)}, NMSE {results.summary(found)}; {where}")
+
+
+@cli.command()
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option("--data", required=True, type=_PATH, metavar="STORE", help="store of datagen to measure on")
+@click.option("--into", required=True, type=_PATH, metavar="DIR", help="collection that they join")
+@_SAMPLES
+@_DEVICE
+@_JSON
+@_QUIET
+def release(
+    models: Sequence[str], data: Path, into: Path, samples: int | None, device: str, as_json: bool, quiet: bool
+) -> None:
+    """Put MODELs into a collection, small and measured.
+
+    Weights are stored in half precision where that costs next to nothing; results.json is of the very files that are shipped, and
+    the collection's index.json of all of them.
+    """
+    from zoo import release as releasing
+    from zoo import results
+    from zoo.data import Store
+
+    found = releasing.release(
+        models, Store(data), into, samples, device=device, progress=not quiet, command=_command_line()
+    )  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(found, allow_nan=False))
+        return
+    for result in found:
+        click.echo(f"{into / result['model']}: {_size(result)}, NMSE {results.summary(result)}")
+
+
+@cli.command()
+@click.argument("directory", type=_PATH)
+def index(directory: Path) -> None:
+    """Write the index.json of a DIRECTORY of models.
+
+    It holds the SHA-256 of every file; a model that was edited afterwards is refused.
+    """
+    from zoo import registry
+
+    if not directory.is_dir():
+        raise ZooError(f"there is no directory {directory}")
+    click.echo(f"{directory / registry.INDEX}: {len(registry.write_index(directory))} models")
+
+
+# looking at models -----------------------------------------------------------------------------------------------------------
+
+
+@cli.command("list")
+@click.argument("pattern", default="*")
+@_JSON
+def list_(pattern: str, as_json: bool) -> None:
+    """List the models that come with the package.
+
+    PATTERN is a shell pattern, e.g. 'gd-csi-*'.
+    """
+    from zoo import registry, results
+
+    rows: list[dict[str, Any]] = []
+    for name in registry.list_models(pattern):
+        found = results.read(registry.WEIGHTS / name) or {}
+        facts = {key: found.get(key) for key in ("parameters", "side_information")}
+        rows.append({"model": name, "bits": registry.rate_of(name), **facts})
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    lines = [("model", "bits", "parameters", "NMSE")]
+    for row in rows:
+        measured = row["side_information"] is not None
+        size = _spaced(row["parameters"]) if measured else ""
+        lines.append((row["model"], str(row["bits"]), size, results.summary(row) if measured else ""))
+    first, second, third = (max(len(line[column]) for line in lines) for column in range(3))
+    for model, bits, size, nmse in lines:
+        click.echo(f"{model:<{first}}  {bits:>{second}}  {size:>{third}}  {nmse}".rstrip())
+
+
+@cli.command()
+@_MODEL
+@_JSON
+def info(model: str, as_json: bool) -> None:
+    """Show a MODEL's codec, origin and results."""
+    from zoo import registry, results
+    from zoo.checkpoint import read_config
+
+    path, _ = registry.locate(model)
+    facts = {"path": str(path), **read_config(path), "results": results.read(path)}
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    for key, value in facts.items():
+        click.echo(f"{key:<16}  {value if isinstance(value, str) else json.dumps(value)}")
+
+
+@cli.command()
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@_DEVICE
+@_JSON
+def check(models: Sequence[str], device: str, as_json: bool) -> None:
+    """Check each MODEL, or all of the package.
+
+    Every file against its SHA-256, every weight against the config, the golden vectors by replaying them.
+    """
+    from zoo import registry
+    from zoo.checkpoint import check as replay
+    from zoo.checkpoint import load_model
+
+    rows: list[dict[str, Any]] = []
+    for model, (path, digests) in [(model, registry.locate(model)) for model in models or registry.list_models()]:
+        row: dict[str, Any] = {"model": model, "ok": True, "relative_error": None, "problem": None}
+        try:
+            row["relative_error"] = replay(path, load_model(path, digests, device=device))
+        except ZooError as error:
+            row |= {"ok": False, "problem": str(error)}
+        rows.append(row)
+        if not as_json:
+            told = (
+                f"golden vectors replayed, relative error {row['relative_error']:.1e}" if row["ok"] else row["problem"]
+            )
+            click.echo(f"{'ok ' if row['ok'] else 'bad'}  {model}: {told}")
+    if as_json:
+        click.echo(json.dumps(rows))
+    bad = sum(not row["ok"] for row in rows)
+    if bad:
+        raise CheckError(f"{bad} of {len(rows)} models are not what their records say")
+
+
+@cli.command()
+@_MODEL
+@click.option("--batch", type=click.IntRange(1), default=256, show_default=True, help="samples a call")
+@_DEVICE
+@_JSON
+def bench(model: str, batch: int, device: str, as_json: bool) -> None:
+    """Measure what a MODEL costs.
+
+    Parameters, multiply-accumulates and bytes of weights, samples a second.
+    """
+    from zoo import registry
+    from zoo.bench import bench as run_bench
+
+    facts = {"model": model, **run_bench(registry.load(model, device=device), batch)}
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    click.echo(
+        f"{model}: {_size(facts)}, {_spaced(facts['parameters'])} parameters, {facts['weights_bytes'] / 1e6:.2f} MB"
+    )
+    for side in ("compress", "decompress"):
+        speed, macs = facts[f"{side}_samples_per_second"], facts[f"{side}_macs"] / 1e6
+        click.echo(f"{side:<10}  {macs:10.2f} M MACs a sample  {speed:10.0f} samples/s")
+    click.echo(f"{facts['device']}, {facts['threads']} threads, batches of {batch}, torch {facts['torch']}", err=True)
+
+
+def _command_line() -> str:
+    return shlex.join(["zoo", *sys.argv[1:]])
+
+
+def _spaced(number: int) -> str:
+    return f"{number:,}".replace(",", " ")
+
+
+def _size(facts: dict[str, Any]) -> str:
+    return f"{facts['bits']} bits ({facts['payload_bytes']} bytes)"
+
+
+# using models ----------------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@_MODEL
+@click.argument("source", metavar="IN", type=_PATH)
+@click.argument("out", type=_PATH)
+@_SPLIT
+@_SAMPLES
+@_DEVICE
+@_JSON
+@_QUIET
+def compress(
+    model: str, source: Path, out: Path, split: str, samples: int | None, device: str, as_json: bool, quiet: bool
+) -> None:
+    """Write the payloads that a phone would send.
+
+    X is taken from IN, a store or a .npy file with complex [n, angle, delay]; the payloads go to the file OUT.
+    """
+    from zoo import payloads, registry
+    from zoo.checkpoint import load_model, read_config
+    from zoo.files import require_place
+
+    require_place(out)
+    path, digests = registry.locate(model)
+    config = read_config(path)
+    codec = load_model(path, digests, device=device)
+    sent: list[bytes] = []
+    for x in _progress(_pieces(source, "x", split, samples), quiet):
+        sent.extend(codec.compress(x))
+    header = payloads.Header(
+        model=config["name"], weights_sha256=config["weights_sha256"], bits=codec.bits, payload_bytes=codec.payload_bytes, count=len(sent)
+    )  # fmt: skip
+    payloads.write(out, header, sent)
+    if as_json:
+        click.echo(json.dumps({"path": str(out), **header.model_dump()}))
+    elif not quiet:
+        click.echo(f"{out}: {len(sent)} payloads of {_size(header.model_dump())}, {header.model}")
+
+
+@cli.command()
+@click.argument("files", nargs=-1, type=_PATH, metavar="[MODEL] PAYLOADS OUT.npy")
+@click.option("--side-information", type=_PATH, metavar="Y.npy|STORE", help="uplink CSI Y, a sample for each payload")
+@_SPLIT
+@_DEVICE
+@_JSON
+@_QUIET
+def decompress(
+    files: Sequence[Path], side_information: Path | None, split: str, device: str, as_json: bool, quiet: bool
+) -> None:
+    """Reconstruct CSI from payloads.
+
+    OUT.npy gets complex64 [n, angle, delay] from a file of PAYLOADS that zoo compress wrote. MODEL may be left out where the payloads' own model comes with the package.
+    """
+    if len(files) not in (2, 3):
+        raise ZooError("zoo decompress takes [MODEL] PAYLOADS OUT.npy")
+    import numpy as np
+
+    from zoo import payloads, registry
+    from zoo.checkpoint import load_model, read_config
+    from zoo.files import require_place, whole
+
+    *given, source, out = files
+    require_place(out)
+    header, received = payloads.read(source)
+    model = str(given[0]) if given else header.model
+    if not given and model not in registry.list_models():
+        raise ZooError(
+            f"{source} is of {model}, which does not come with this package: zoo decompress MODEL {source} {out}"
+        )
+    path, digests = registry.locate(model)
+    config = read_config(path)
+    payloads.require_model(source, header, config)
+    codec = load_model(path, digests, device=device)
+    if codec.config.side_information and side_information is None:
+        raise ZooError(f"{header.model} decodes with side information: give --side-information Y.npy, or a store")
+    shape = (header.count, codec.config.angles, codec.config.delays)
+    with whole(out) as draft, draft.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<c8", "fortran_order": False, "shape": shape})
+        for z in _progress(_decoded(codec, received, side_information, split), quiet):
+            file.write(z.astype("<c8").tobytes())
+    if as_json:
+        click.echo(json.dumps({"path": str(out), "model": header.model, "shape": shape}))
+    elif not quiet:
+        click.echo(f"{out}: complex64 [{shape[0]}, {shape[1]} angles, {shape[2]} delays] by {header.model}")
+
+
+def _pieces(source: Path, array: str, split: str, samples: int | None) -> Iterator[Complex]:
+    """X or Y of a store or a .npy file, some thousand samples at a time."""
+    from zoo.data import READ, Store, read_samples
+
+    if source.is_dir():
+        for batch in Store(source).batches(split, samples):
+            piece = getattr(batch, array)
+            if piece is None:
+                raise ZooError(f"{source} has no side information Y")
+            yield piece.numpy()
+        return
+    held = read_samples(source, array.upper())
+    count = len(held) if samples is None else samples
+    if count > len(held):
+        raise ZooError(f"{source} holds {len(held)} samples; {count} are asked for")
+    for start in range(0, count, READ):
+        yield held[start : min(start + READ, count)]
+
+
+def _decoded(codec: Codec[Any], received: list[bytes], side_information: Path | None, split: str) -> Iterator[Complex]:
+    from zoo.data import READ
+
+    if side_information is None:
+        for start in range(0, len(received), READ):
+            yield codec.decompress(received[start : start + READ])
+        return
+    start = 0
+    for y in _pieces(side_information, "y", split, len(received) if side_information.is_dir() else None):
+        yield codec.decompress(received[start : start + len(y)], y)  # refuses more samples than payloads
+        start += len(y)
+    if start < len(received):
+        raise ZooError(f"{side_information} holds {start} samples for {len(received)} payloads; give one for each")
+
+
+def _progress(pieces: Iterable[Complex], quiet: bool) -> Iterator[Complex]:
+    """Count samples on stderr, if it takes longer than a few seconds."""
+    from tqdm import tqdm
+
+    with tqdm(unit="sample", disable=quiet, delay=3) as bar:
+        for piece in pieces:
+            yield piece
+            bar.update(len(piece))
+
+
+# limits and pictures ---------------------------------------------------------------------------------------------------------
+
+
+@cli.group(cls=_InOrder)
+def plot() -> None:
+    """Draw pictures of results."""
+
+
+@plot.command()
+@click.argument("models", nargs=-1, metavar="[MODEL|RESULTS.json]...")
+@click.option("--limits", "limits_file", type=_PATH, metavar="FILE", help="Gaussian limits, as zoo limits writes them")
+@click.option(
+    "--snr", "snr_db", type=_Snr(), metavar="DB|none", default="30", show_default=True, help="of the side information"
+)
+@click.option("--out", required=True, type=_PATH, help="picture: .png, .svg or .pdf")
+def rd(models: Sequence[str], limits_file: Path | None, snr_db: float | None, out: Path) -> None:
+    """Draw NMSE over bits.
+
+    One line a family, of each MODEL or of all that come with the package, with the limits and the papers' points.
+    """
+    from zoo import plot as draw
+    from zoo import registry, results
+
+    found = []
+    for model in models or registry.list_models():
+        read = results.read(Path(model) if Path(model).is_file() else registry.locate(model)[0])
+        if read is None:
+            raise ZooError(f"{model} has no results; zoo eval makes them")
+        found.append(read)
+    draw.rd(found, out, None if limits_file is None else draw.read_limits(limits_file), snr_db)
+    click.echo(f"wrote {out}", err=True)
+
+
+def _stop(signum: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Run the command line; errors are one line on stderr: exit 2 for bad input, 1 for a bad model, 130 when interrupted."""
+    signal.signal(signal.SIGTERM, _stop)  # batch systems ask this way; end as with Ctrl-C
+    try:
+        code = cli.main(args=argv, prog_name="zoo", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        _fail(error.format_message(), 2)
+    except ZooError as error:
+        _fail(str(error), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("stopped", Interrupted.exit_code)
+    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo("zoo: " + " ".join(message.split()), err=True)
+    sys.exit(code)

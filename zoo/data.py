@@ -1,0 +1,281 @@
+"""Training and test samples: stores of datagen/FORMAT.md, cached in memory, or triples simulated on the way."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from zoo.errors import ZooError
+
+FORMAT, FORMAT_VERSION = "fdd-csi", 1  # datagen/FORMAT.md, section 2
+READ = 4096  # samples read at once: a shard
+AHEAD = 4  # simulated batches kept ready
+
+
+class Batch(NamedTuple):
+    """Samples, complex64 [n, angle, delay] each; ``y`` is None without side information."""
+
+    x: Tensor
+    y: Tensor | None
+    z: Tensor
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What the records of a model say about its data."""
+
+    name: str  # e.g. cdl-c-fdd-v1
+    scenario: str  # the data set's part of a model's name, e.g. cdl
+    recipe_digest: str
+    shape: tuple[int, int]  # (angles, delays)
+    side_information: bool
+    subcarriers: int | None
+
+
+class Store:
+    """A finished store of FORMAT.md, format version 1, opened for reading.
+
+    :raises ZooError: no store, of another format or version, or not complete
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        import zarr
+
+        self.path = Path(path)
+        try:
+            self._root = zarr.open_group(self.path, mode="r")
+            attributes = dict(self._root.attrs)
+        except Exception as error:  # whatever zarr makes of what lies there
+            raise ZooError(
+                f"{path} is not a CSI store ({type(error).__name__}); make one with: datagen cdl --out {path}"
+            ) from None
+        if attributes.get("format") != FORMAT:
+            raise ZooError(f"{path} is a Zarr group but no {FORMAT} store; see datagen/FORMAT.md")
+        if attributes.get("format_version") != FORMAT_VERSION:
+            raise ZooError(
+                f"{path} has format version {attributes.get('format_version')!r}; this zoo reads version {FORMAT_VERSION}"
+            )
+        if attributes.get("complete") is not True:
+            raise ZooError(f"{path} is not complete; give the command that made it again to go on")
+        recipe: Any = attributes.get("recipe")
+        arrays = {split: set(group.array_keys()) for split, group in self._root.groups()}
+        if not isinstance(recipe, dict) or not arrays:
+            raise ZooError(f"{path} has no recipe or no samples; see datagen verify")
+        self.sizes: dict[str, int] = {split: self._array(split, "X").shape[0] for split in arrays}
+        first = next(iter(arrays))
+        self.dataset = Dataset(
+            name=f"{recipe.get('name')}-v{attributes.get('version')}",
+            scenario=str(recipe.get("scenario")),
+            recipe_digest=str(attributes.get("recipe_digest")),
+            shape=self._array(first, "X").shape[1:],
+            side_information="Y" in arrays[first],
+            subcarriers=recipe.get("subcarriers"),
+        )
+        self._target = "X" if attributes.get("target") == "X" else "Z"
+
+    def _array(self, split: str, name: str) -> Any:
+        return self._root[f"{split}/{name}"]
+
+    def read(self, split: str, start: int = 0, stop: int | None = None) -> Batch:
+        """Samples of a split into memory.
+
+        :raises ZooError: no such split, too few samples, damaged ones, or values that are not finite
+        """
+        if split not in self.sizes:
+            raise ZooError(f"{self.path} has no split {split!r}; it has {', '.join(self.sizes)}")
+        stop = self.sizes[split] if stop is None else stop
+        if stop > self.sizes[split]:
+            raise ZooError(f"{self.path} has {self.sizes[split]} samples in {split}; {stop} are asked for")
+        x = self._read(split, "X", start, stop)
+        y = self._read(split, "Y", start, stop) if self.dataset.side_information else None
+        return Batch(x, y, x if self._target == "X" else self._read(split, self._target, start, stop))
+
+    def _read(self, split: str, name: str, start: int, stop: int) -> Tensor:
+        out = np.empty((stop - start, *self.dataset.shape), np.complex64)
+        for at in range(start, stop, READ):
+            rows = slice(at, min(at + READ, stop))
+            try:
+                out[rows.start - start : rows.stop - start] = self._array(split, name)[rows]
+            except Exception as error:
+                raise ZooError(
+                    f"{self.path}: {split}/{name} cannot be read ({type(error).__name__}); see datagen verify"
+                ) from None
+            if not np.isfinite(out[rows.start - start : rows.stop - start].view(np.float32)).all():
+                raise ZooError(
+                    f"{self.path}: {split}/{name} holds values that are missing or not finite; see datagen verify"
+                )
+        return torch.from_numpy(out)
+
+    def batches(self, split: str, stop: int | None = None, size: int = READ) -> Iterator[Batch]:
+        """A split piece by piece, memory bounded."""
+        stop = self.sizes.get(split, 0) if stop is None else stop
+        for start in range(0, max(stop, 1), size):
+            yield self.read(split, start, min(start + size, stop))
+
+
+class Source(Protocol):
+    """Where training batches come from: a function of the step, so that a resumed run sees what an unbroken one sees."""
+
+    dataset: Dataset
+
+    def batches(self, start: int, size: int) -> Iterator[Batch]:
+        """Endless batches from step ``start`` on."""
+
+    def once(self, samples: int) -> Iterator[Batch]:
+        """The first training samples, or all where there are fewer, each once, piece by piece."""
+
+    def validation(self, samples: int) -> Batch:
+        """The first samples of the val split."""
+
+    def record(self) -> dict[str, Any]:
+        """Origin of the samples, for a model's config."""
+
+
+class Cached:
+    """The train split in memory, on the device; each epoch in an order of its own."""
+
+    def __init__(self, store: Store, device: str, samples: int | None, seed: int) -> None:
+        self.store, self.dataset, self.device, self.seed = store, store.dataset, device, seed
+        self._train = to_device(store.read("train", 0, samples), device)
+
+    def batches(self, start: int, size: int) -> Iterator[Batch]:
+        n = len(self._train.x)
+        if size > n:
+            raise ZooError(f"a batch of {size} does not fit {n} training samples; set training.batch lower")
+        per_epoch = n // size
+        step, order = start, torch.empty(0)
+        while True:
+            epoch, place = divmod(step, per_epoch)
+            if place == 0 or step == start:
+                order = torch.from_numpy(np.random.default_rng((self.seed, epoch)).permutation(n)).to(self.device)
+            rows = order[place * size : (place + 1) * size]
+            yield Batch(*(None if array is None else array[rows] for array in self._train))  # type: ignore[arg-type]
+            step += 1
+
+    def once(self, samples: int) -> Iterator[Batch]:
+        for start in range(0, min(samples, len(self._train.x)), READ):
+            rows = slice(start, min(start + READ, samples))
+            yield Batch(*(None if array is None else array[rows] for array in self._train))  # type: ignore[arg-type]
+
+    def validation(self, samples: int) -> Batch:
+        return to_device(self.store.read("val", 0, min(samples, self.store.sizes.get("val", 0))), self.device)
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "name": self.dataset.name,
+            "recipe_digest": self.dataset.recipe_digest,
+            "train_samples": len(self._train.x),
+        }
+
+
+class Simulated:
+    """Triples that no step sees twice, simulated a few batches ahead: samples 0, 1, 2, ... of the recipe's train split.
+
+    :raises ZooError: the recipe cannot be read
+    """
+
+    def __init__(self, recipe: str | Path | None, device: str) -> None:
+        import datagen
+        from datagen.recipe import load, parse
+
+        try:
+            self.recipe = parse(load(recipe), str(recipe)) if recipe else datagen.CDLRecipe()
+        except datagen.DatagenError as error:
+            raise ZooError(str(error)) from None
+        self.device = device
+        self.dataset = Dataset(
+            name=self.recipe.label, scenario=self.recipe.scenario, recipe_digest=self.recipe.digest, shape=self.recipe.sample_shape,
+            side_information="Y" in self.recipe.arrays, subcarriers=getattr(self.recipe, "subcarriers", None),
+        )  # fmt: skip
+
+    def _sample(self, indices: range, split: str, size: int) -> Iterator[Batch]:
+        import datagen
+
+        try:
+            for x, y, z in datagen.sample(self.recipe, indices, split, batch_size=size, device=self.device):
+                yield Batch(x, y, z)
+        except datagen.DatagenError as error:
+            raise ZooError(str(error)) from None
+
+    def batches(self, start: int, size: int) -> Iterator[Batch]:
+        ready: queue.Queue[Batch | BaseException] = queue.Queue(AHEAD)
+        closed = threading.Event()
+
+        def work() -> None:
+            try:
+                for batch in self._sample(range(start * size, 2**62), "train", size):
+                    while not closed.is_set():
+                        try:
+                            ready.put(batch, timeout=0.1)
+                            break
+                        except queue.Full:
+                            continue
+                    if closed.is_set():
+                        return
+            except BaseException as error:  # handed to the consumer
+                ready.put(error)
+
+        threading.Thread(target=work, daemon=True).start()
+        try:
+            while True:
+                batch = ready.get()
+                if isinstance(batch, BaseException):
+                    raise batch
+                yield batch
+        finally:
+            closed.set()
+
+    def once(self, samples: int) -> Iterator[Batch]:
+        return self._sample(range(samples), "train", READ)
+
+    def validation(self, samples: int) -> Batch:
+        return next(self._sample(range(samples), "val", samples))
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "name": self.dataset.name,
+            "recipe_digest": self.dataset.recipe_digest,
+            "train_samples": "simulated, each used once",
+        }
+
+
+def to_device(batch: Batch, device: str) -> Batch:
+    """The same samples on another device."""
+    return Batch(*(None if array is None else array.to(device) for array in batch))  # type: ignore[arg-type]
+
+
+def noisy(y: Tensor, snr_db: float | None, generator: torch.Generator) -> Tensor:
+    """Side information as a receiver measures it: white noise on every cell, relative to the batch's mean energy.
+
+    :param y: complex [n, angle, delay]
+    :param snr_db: energy of Y over energy of the noise, both over the crop; None for no noise
+    :param generator: on the device of ``y``
+    """
+    if snr_db is None:
+        return y
+    noise = torch.randn(y.shape, dtype=y.dtype, device=y.device, generator=generator)  # complex normal of unit variance
+    return y + noise * (y.abs().square().mean().sqrt() * 10 ** (-snr_db / 20))
+
+
+def read_samples(path: str | Path, name: str) -> NDArray[np.complexfloating]:
+    """Complex samples [n, angle, delay] from a ``.npy`` file.
+
+    :param name: what they are for, for messages
+    :raises ZooError: no such file, or not complex samples
+    """
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ZooError(f"cannot read {name} from {path}: {error}") from None
+    if not isinstance(array, np.ndarray) or array.ndim != 3 or array.dtype.kind != "c":
+        raise ZooError(f"{path} holds {array.dtype} {list(array.shape)}; {name} must be complex [n, angle, delay]")
+    return array

@@ -1,0 +1,23 @@
+"""Which device a process computes on."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from zoo.errors import ZooError
+
+
+def local_device(device: str) -> str:
+    """The device that this process uses: of several under torchrun, each takes the GPU of its local rank.
+
+    :param device: ``cpu``, ``cuda`` or ``cuda:N``
+    :raises ZooError: it cannot be used
+    """
+    local = f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
+    try:
+        torch.empty(0, device=local)
+    except (RuntimeError, AssertionError) as error:
+        raise ZooError(f"device {local!r} cannot be used ({str(error).splitlines()[0]}); use cpu") from None
+    return local

@@ -1,0 +1,171 @@
+"""What a model is worth: bits counted from bytes, error, time. :mod:`zoo.results` keeps what comes of it.
+
+Two copies of the model are loaded, a sender and a receiver, and nothing but payload bytes goes from one to the other.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from zoo import metrics
+from zoo.checkpoint import load_model, read_config
+from zoo.data import Store, noisy
+from zoo.errors import CheckError, ZooError
+from zoo.models.base import BATCH, Codec
+from zoo.registry import locate
+
+SNRS = (None, 30.0)  # qualities of the side information: as simulated, and as a receiver measures it
+NOISE_SEED = 0
+RHO_SAMPLES = 2000  # rho costs two Fourier transforms over all subcarriers a sample; so many fix its third digit
+
+
+def evaluate(
+    model: str | Path, store: Store, split: str = "test", samples: int | None = None, *, snr_db: Sequence[float | None] = SNRS,
+    rho_samples: int = RHO_SAMPLES, device: str = "cpu", progress: bool = False, command: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Measure a model by what its receiver makes of its sender's payloads.
+
+    :param model: name, directory or address, as :func:`zoo.load` takes it
+    :param split: of the store
+    :param samples: the first so many; all if not given
+    :param snr_db: SNRs of the side information, each with noise of its own that is the same for every model; None for Y as simulated
+    :param rho_samples: rho is measured on the first so many; 0 leaves it out
+    :param progress: show a bar on stderr if it takes longer than a few seconds
+    :param command: that asked for it, for the record
+    :returns: what ``results.json`` holds, JSON-ready
+    :raises ZooError: the model cannot be loaded, or the store does not hold what it takes
+    :raises CheckError: payloads of another length than the model states, or an estimate that is not finite
+    """
+    path, digests = locate(model)
+    config = read_config(path)
+    sender, receiver = (load_model(path, digests, device=device) for _ in range(2))
+    require_fit(sender, store, config["name"])
+    count = store.sizes.get(split, 0) if samples is None else samples
+    store.read(split, count, count)  # refuses what the split does not hold, before any work is done
+    if count < 1:
+        raise ZooError(f"an evaluation needs samples; {split} of {store.path} holds {store.sizes[split]}")
+    link = _Link(config["name"], sender, receiver)
+    levels = [_Level(snr) for snr in (snr_db if receiver.config.side_information else [None])]
+    with tqdm(total=count, unit="sample", disable=not progress, delay=3, smoothing=0.05) as bar:
+        for batch in store.batches(split, count):
+            sides = [level.side_information(batch.y if receiver.config.side_information else None) for level in levels]
+            for start in range(0, len(batch.x), BATCH):
+                rows = slice(start, start + BATCH)
+                z, payloads = batch.z[rows].numpy(), link.send(batch.x[rows].numpy())
+                for level, y in zip(levels, sides, strict=True):
+                    level.add(
+                        z,
+                        link.receive(payloads, None if y is None else y[rows]),
+                        rho_samples,
+                        store.dataset.subcarriers,
+                    )
+                bar.update(len(z))
+    return {
+        "model": config["name"], "weights_sha256": config["weights_sha256"],
+        "data": {
+            "name": store.dataset.name, "scenario": store.dataset.scenario, "recipe_digest": store.dataset.recipe_digest,
+            "split": split, "samples": count,
+        },
+        "bits": receiver.bits, "payload_bytes": receiver.payload_bytes, "parameters": parameter_count(receiver),
+        "decoder_has_y": receiver.config.side_information, "side_information": [level.result(config["name"]) for level in levels],
+        "throughput": {
+            "compress_samples_per_second": count / link.compress_seconds,
+            "decompress_samples_per_second": count * len(levels) / link.decompress_seconds,
+            "batch": BATCH, **environment(receiver),
+        },
+        "version": version("csi-feedback-zoo"), "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": command,
+    }  # fmt: skip
+
+
+def require_fit(codec: Codec[Any], store: Store, name: str) -> None:
+    """See that a store holds what a codec takes.
+
+    :raises ZooError: samples of another shape, or no side information
+    """
+    shape = (codec.config.angles, codec.config.delays)
+    if tuple(store.dataset.shape) != shape:
+        held = " x ".join(map(str, store.dataset.shape))
+        raise ZooError(f"{store.path} holds samples of {held} (angle x delay); {name} takes {shape[0]} x {shape[1]}")
+    if codec.config.side_information and not store.dataset.side_information:
+        raise ZooError(f"{store.path} has no side information Y; {name} decodes with it")
+
+
+def parameter_count(codec: Codec[Any]) -> int:
+    """Numbers that training has set; a codec that is fitted in closed form has them in buffers."""
+    weights: list[Tensor] = [*codec.parameters()] or [
+        buffer for buffer in codec.buffers() if buffer.is_floating_point()
+    ]
+    return sum(weight.numel() for weight in weights)
+
+
+def environment(codec: Codec[Any]) -> dict[str, Any]:
+    """What a time was measured on."""
+    device = torch.cuda.get_device_name(codec.device) if codec.device.type == "cuda" else str(codec.device)
+    return {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
+class _Link:
+    """From a sender to a receiver, with a clock at both ends; the first, untimed sample makes them ready."""
+
+    def __init__(self, name: str, sender: Codec[Any], receiver: Codec[Any]) -> None:
+        self.name, self.sender, self.receiver = name, sender, receiver
+        self.compress_seconds = self.decompress_seconds = 0.0
+        one = np.ones((1, sender.config.angles, sender.config.delays), np.complex64)
+        receiver.decompress(sender.compress(one), one if receiver.config.side_information else None)
+
+    def send(self, x: metrics.Complex) -> list[bytes]:
+        began = time.perf_counter()
+        payloads = self.sender.compress(x)
+        self.compress_seconds += time.perf_counter() - began
+        if any(len(payload) != self.receiver.payload_bytes for payload in payloads):
+            raise CheckError(f"{self.name} sends payloads of another length than its {self.receiver.bits} bits take")
+        return payloads
+
+    def receive(self, payloads: list[bytes], y: metrics.Complex | None) -> metrics.Complex:
+        began = time.perf_counter()
+        estimate: metrics.Complex = self.receiver.decompress(payloads, y)
+        self.decompress_seconds += time.perf_counter() - began
+        return estimate
+
+
+class _Level:
+    """Errors at one quality of the side information."""
+
+    def __init__(self, snr_db: float | None) -> None:
+        self.snr_db = snr_db
+        self.generator = torch.Generator().manual_seed(NOISE_SEED)
+        self.errors: list[NDArray[np.float64]] = []
+        self.rho_sum, self.rho_samples = 0.0, 0
+
+    def side_information(self, y: Tensor | None) -> metrics.Complex | None:
+        return None if y is None else noisy(y, self.snr_db, self.generator).numpy()
+
+    def add(self, z: metrics.Complex, estimate: metrics.Complex, rho_samples: int, subcarriers: int | None) -> None:
+        self.errors.append(metrics.relative_errors(z, estimate))
+        n = min(len(z), rho_samples - self.rho_samples)
+        if n > 0 and subcarriers is not None:
+            self.rho_sum += n * metrics.rho(z[:n], estimate[:n], subcarriers)
+            self.rho_samples += n
+
+    def result(self, name: str) -> dict[str, Any]:
+        errors = np.concatenate(self.errors)
+        nmse = float(errors.mean())
+        if not np.isfinite(nmse):
+            raise CheckError(f"{name} reconstructs values that are not finite")
+        return {
+            "snr_db": self.snr_db, "nmse": nmse, "nmse_db": float(10 * np.log10(nmse)),
+            "nmse_standard_error": float(errors.std(ddof=1) / len(errors) ** 0.5) if len(errors) > 1 else None,
+            "rho": self.rho_sum / self.rho_samples if self.rho_samples else None, "rho_samples": self.rho_samples,
+        }  # fmt: skip

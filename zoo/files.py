@@ -1,0 +1,52 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from zoo.errors import ZooError
+
+
+def require_place(path: Path) -> None:
+    """See that a file can be written, before the work that fills it.
+
+    :raises ZooError: there is no such directory, it may not be written, or ``path`` is no plain file
+    """
+    if path.exists() and not path.is_file():
+        raise ZooError(f"cannot write {path}: it is no plain file; give another path")
+    if not path.parent.is_dir():
+        raise ZooError(f"cannot write {path}: there is no directory {path.parent}; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise ZooError(f"cannot write {path}: {path.parent} may not be written to")
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A draft beside ``path`` to write to: it takes the place of ``path`` when the block ends well, and vanishes when it does not.
+
+    :raises ZooError: it cannot be written
+    """
+    require_place(path)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield draft
+        with draft.open("rb") as handle:
+            os.fsync(handle.fileno())
+        draft.replace(path)
+    except OSError as error:
+        raise ZooError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+
+
+def put(path: Path, text: str) -> None:
+    """Write a text file.
+
+    :raises ZooError: it cannot be written
+    """
+    with whole(path) as draft:
+        draft.write_text(text, encoding="utf-8")

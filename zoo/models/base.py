@@ -1,0 +1,213 @@
+"""What every codec is: CSI to payload bytes at the UE, payload bytes (and side information) to CSI at the base station."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from zoo.errors import ZooError
+from zoo.nn import bits
+
+BATCH = 256  # samples that a codec handles at once; bounds its memory
+Csi = NDArray[np.complexfloating] | Tensor
+
+
+class CodecConfig(BaseModel):
+    """What fixes a codec's shape: with its weights, all of a codec. Every family adds its own fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    angles: int = Field(32, ge=1, description="rows of a sample")
+    delays: int = Field(32, ge=1, description="columns of a sample")
+    side_information: bool = Field(True, description="the decoder is given Y")
+
+
+C = TypeVar("C", bound=CodecConfig)
+
+
+class Codec(nn.Module, Generic[C]):
+    """A fixed-rate codec.
+
+        x --codes--> integers of `widths` bits --pack--> payload --unpack--> integers --reconstruct(., y)--> z^
+
+    A family defines :attr:`widths`, :meth:`codes` and :meth:`reconstruct`; the bytes are made here, once for all.
+    """
+
+    Config: ClassVar[type[CodecConfig]]
+    scale: Tensor  # physical value of 1.0 inside the networks, a scalar fitted on training data
+
+    def __init__(self, config: C) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("scale", torch.ones(()))
+
+    # what a family defines -----------------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def widths(self) -> Sequence[int]:
+        """Bits of each code of a payload, in order."""
+
+    @abstractmethod
+    def codes(self, x: Tensor) -> Tensor:
+        """Quantise.
+
+        :param x: physical values, complex [n, angle, delay]
+        :returns: integers, code j in 0 ... 2^widths[j] - 1, int64 [n, len(widths)]
+        """
+
+    @abstractmethod
+    def reconstruct(self, codes: Tensor, y: Tensor | None) -> Tensor:
+        """Estimate the target.
+
+        :param codes: int64 [n, len(widths)]
+        :param y: side information, complex [n, angle, delay], where the codec takes it
+        :returns: physical values, complex [n, angle, delay]
+        """
+
+    # what a user calls ---------------------------------------------------------------------------------------------------
+
+    @property
+    def bits(self) -> int:
+        """Rate [bits a sample]."""
+        return sum(self.widths)
+
+    @property
+    def payload_bytes(self) -> int:
+        """Length of a payload: ceil(bits / 8)."""
+        return -(-self.bits // 8)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.scale.device
+
+    @property
+    def complex_dtype(self) -> torch.dtype:
+        """Of the samples inside the codec: complex128 for float64 weights, else complex64."""
+        return torch.complex128 if self.scale.dtype == torch.float64 else torch.complex64
+
+    def singles(self) -> list[Codec[C]]:
+        """The codecs of one rate each that this one is made of: itself, unless it serves several rates."""
+        return [self]
+
+    @torch.inference_mode()
+    def compress(self, x: Csi) -> list[bytes]:
+        """What the UE sends.
+
+        :param x: downlink CSI, physical values, complex [n, angle, delay], numpy or torch on any device
+        :returns: n payloads of :attr:`payload_bytes` bytes each
+        :raises ZooError: wrong shape or type, or values that are not finite
+        """
+        samples = self._samples(x, "x")
+        rows = [self.codes(part.to(self.device, self.complex_dtype)).cpu().numpy() for part in samples.split(BATCH)]
+        codes = np.concatenate(rows) if rows else np.zeros((0, len(self.widths)), np.int64)
+        return bits.pack(codes, self.widths)
+
+    @torch.inference_mode()
+    def decompress(self, payloads: Sequence[bytes], side_information: Csi | None = None) -> Any:
+        """What the base station makes of it.
+
+        :param payloads: as :meth:`compress` returns them
+        :param side_information: uplink CSI Y, physical values, complex [n, angle, delay], where the codec takes it
+        :returns: estimate of the target, complex [n, angle, delay]: a torch tensor on the codec's device if the side
+            information is one, else numpy
+        :raises ZooError: a payload of another length or with stray bits, side information missing, superfluous or of
+            another shape
+        """
+        if self.config.side_information and side_information is None:
+            raise ZooError("this codec decodes with side information: give side_information=Y, the uplink CSI")
+        if not self.config.side_information and side_information is not None:
+            raise ZooError("this codec takes no side information: leave side_information out")
+        codes = torch.from_numpy(bits.unpack(payloads, self.widths))
+        y = None if side_information is None else self._samples(side_information, "side_information")
+        if y is not None and len(y) != len(codes):
+            raise ZooError(f"{len(codes)} payloads but {len(y)} samples of side information; give one for each")
+        parts = []
+        for start in range(0, len(codes), BATCH):
+            rows = slice(start, start + BATCH)
+            part = None if y is None else y[rows].to(self.device, self.complex_dtype)
+            parts.append(self.reconstruct(codes[rows].to(self.device), part))
+        shape = (self.config.angles, self.config.delays)
+        z = torch.cat(parts) if parts else torch.zeros(0, *shape, dtype=self.complex_dtype, device=self.device)
+        return z if isinstance(side_information, Tensor) else z.cpu().numpy()
+
+    def _samples(self, array: Csi, name: str) -> Tensor:
+        shape, given = (
+            (self.config.angles, self.config.delays),
+            array if isinstance(array, Tensor) else np.asarray(array),
+        )
+        is_complex = given.is_complex() if isinstance(given, Tensor) else given.dtype.kind == "c"
+        if given.ndim != 3 or tuple(given.shape[1:]) != shape or not is_complex:
+            kind = f"{str(given.dtype).removeprefix('torch.')} {list(given.shape)}"
+            raise ZooError(f"{name} is {kind}; this codec takes complex [n, {shape[0]} angles, {shape[1]} delays]")
+        if isinstance(given, Tensor):
+            samples = given
+        else:  # torch takes native byte order, and warns of arrays that may not be written
+            dtype = np.complex64 if given.dtype.itemsize <= 8 else np.complex128
+            samples = torch.from_numpy(np.require(given, dtype, ["C", "W"]))
+        if not bool(torch.isfinite(torch.view_as_real(samples)).all()):
+            raise ZooError(f"{name} holds values that are not finite; see datagen verify")
+        return samples
+
+
+class NetworkCodec(Codec[C]):
+    """A codec whose parameters are trained by gradient. Inside, CSI is an image: real [n, 2 (re, im), angle, delay]."""
+
+    def fit_scale(self, x: Tensor) -> None:
+        """Set the scale so that nearly every sample's largest real or imaginary part is below 1.
+
+        The papers divide each sample by its own largest part, which a base station does not know. One constant of the
+        data set takes its place: the 99 % quantile of the samples' largest parts.
+
+        :param x: training samples, complex [n, angle, delay]
+        """
+        largest = torch.view_as_real(x).abs().flatten(1).amax(1)
+        self.scale.copy_(torch.quantile(largest.double(), 0.99))
+
+    def to_image(self, x: Tensor) -> Tensor:
+        """Complex physical values [n, angle, delay] to the networks' images [n, 2, angle, delay], in their data type."""
+        return torch.stack((x.real, x.imag), 1).div(self.scale).to(self.scale.dtype)
+
+    def from_image(self, image: Tensor) -> Tensor:
+        """Undo :meth:`to_image`."""
+        wide = image.to(torch.promote_types(image.dtype, torch.float32))
+        return torch.complex(wide[:, 0], wide[:, 1]).mul(self.scale)
+
+    def draws(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """The random numbers that the loss of n samples needs, each with n rows: {} where it needs none."""
+        return {}
+
+    @abstractmethod
+    def loss(
+        self, x: Tensor, y: Tensor | None, z: Tensor, draws: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Training loss.
+
+        :param x: physical values, complex [n, angle, delay]; likewise ``y`` and the target ``z``
+        :param draws: of :meth:`draws`
+        :returns: scalar to minimise, and scalars worth a line in the log
+        """
+
+
+def relative_error(image: Tensor, target: Tensor) -> Tensor:
+    """Error energy over energy of each sample, [n]; its mean is the NMSE.
+
+    The papers divide each sample by its largest entry and take the squared error; dividing by the energy weighs samples alike.
+
+    :param image: [n, ...]
+    :param target: [n, ...]
+    """
+    return energy(image - target) / energy(target)
+
+
+def energy(image: Tensor) -> Tensor:
+    """Squared norm of each sample in single precision: [n, ...] to [n]."""
+    return image.float().square().flatten(1).sum(1)

@@ -1,0 +1,1 @@
+"""Parts of which codecs are made: payload bits, quantisers, networks, diffusion."""

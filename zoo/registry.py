@@ -1,0 +1,150 @@
+"""Models by name: the architectures, the index of released models, and where a name is looked for.
+
+A model is a directory of four files (``model.safetensors``, ``config.json``, ``vectors.safetensors``, ``results.json``); a collection
+is a directory of models with an ``index.json`` that holds the SHA-256 of every file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import hashlib
+import importlib
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import ZooError
+from zoo.files import put
+
+if TYPE_CHECKING:
+    from zoo.models.base import Codec
+
+ARCHITECTURES = {
+    "klt": "zoo.models.klt:KLT",
+    "klt-grid": "zoo.models.klt_grid:KLTGrid",
+    "csinet": "zoo.models.csinet:CsiNet",
+    "crnet": "zoo.models.crnet:CRNet",
+    "gd-csi": "zoo.models.gdcsi:GDCSI",
+}
+WEIGHTS = Path(__file__).parent / "weights"  # models that come with the package
+INDEX = "index.json"
+
+
+def architecture(name: str) -> type[Codec[Any]]:
+    """The class of an architecture.
+
+    :raises ZooError: there is none of this name
+    """
+    if name not in ARCHITECTURES:
+        near = difflib.get_close_matches(name, ARCHITECTURES, n=1)
+        raise ZooError(
+            f"unknown architecture {name!r}; "
+            + (f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(ARCHITECTURES)}")
+        )
+    module, _, attribute = ARCHITECTURES[name].partition(":")
+    found: type[Codec[Any]] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def model_name(family: str, dataset: str, rate: int) -> str:
+    """``<family>-<dataset>-<rate>b``, e.g. ``gd-csi-cdl-128b``."""
+    return f"{family}-{dataset}-{rate}b"
+
+
+def rate_of(name: str) -> int:
+    """Rate in a model's name [bits]."""
+    match = re.search(r"-(\d+)b$", name)
+    if match is None:
+        raise ZooError(f"{name!r} is not named <family>-<dataset>-<rate>b")
+    return int(match[1])
+
+
+def family_of(name: str) -> str:
+    """Family in a model's name."""
+    return name.rsplit("-", 2)[0]
+
+
+def sha256(path: Path) -> str:
+    """Digest of a file, hexadecimal."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def read_index(collection: Path) -> dict[str, dict[str, str]]:
+    """Digests of a collection: name of the model, name of the file, SHA-256. Empty where there is no index.
+
+    :raises ZooError: it is something else
+    """
+    path = collection / INDEX
+    try:
+        index: Any = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ZooError(f"cannot read {path}: {error}") from None
+    if not isinstance(index, dict) or not all(isinstance(files, dict) for files in index.values()):
+        raise ZooError(f"{path} is no index of models; zoo index {collection} writes one")
+    return index
+
+
+def write_index(collection: Path) -> dict[str, dict[str, str]]:
+    """Make the index of a collection anew from what lies there.
+
+    :raises ZooError: it cannot be written
+    """
+    index = {
+        model.name: {file.name: sha256(file) for file in sorted(model.iterdir())}
+        for model in sorted(collection.iterdir())
+        if (model / "config.json").is_file() and not model.name.startswith(".")
+    }
+    put(collection / INDEX, json.dumps(index, indent=1) + "\n")
+    return index
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the models that come with the package, by family and rate.
+
+    :param pattern: shell pattern, e.g. ``gd-csi-*``
+    """
+    found = fnmatch.filter(read_index(WEIGHTS), pattern)
+    return sorted(found, key=lambda name: (name.rsplit("-", 1)[0], rate_of(name)))
+
+
+def locate(model: str | Path) -> tuple[Path, dict[str, str] | None]:
+    """Directory of a model, and the digests that its files must have.
+
+    :param model: name, path of a directory, or ``hf:org/repo[/folder][@revision]``
+    :raises ZooError: nothing of that name; the nearest names are given
+    """
+    text = str(model)
+    if text.startswith("hf:"):
+        from zoo.hub import fetch
+
+        path = fetch(text)
+        return path, read_index(path.parent).get(path.name)
+    index = read_index(WEIGHTS)
+    if text in index:
+        return WEIGHTS / text, index[text]
+    path = Path(model)
+    if (path / "config.json").is_file():
+        return path, read_index(path.resolve().parent).get(path.resolve().name)
+    if path.is_dir() or "/" in text:
+        raise ZooError(f"{text} is no model directory: it has no config.json; see zoo list for names")
+    near = difflib.get_close_matches(text, index, n=3, cutoff=0.4)
+    raise ZooError(f"unknown model {text!r}; " + (f"nearest: {', '.join(near)}" if near else "see zoo list"))
+
+
+def load(model: str | Path, *, device: str = "cpu", dtype: str = "float32") -> Codec[Any]:
+    """A codec, ready to use.
+
+    :param model: name (:func:`list_models`), path of a model's directory, or ``hf:org/repo[/folder][@revision]``
+    :param device: torch device
+    :param dtype: ``float32``, ``float64``, ``float16`` or ``bfloat16``
+    :raises ZooError: unknown name; a file missing, edited or not of this format; weights that do not fit the config exactly
+    """
+    from zoo.checkpoint import load_model
+
+    path, digests = locate(model)
+    return load_model(path, digests, device=device, dtype=dtype)

@@ -1,0 +1,395 @@
+"""The training loop, on one page: one process, or several under torchrun.
+
+Everything random is a function of (seed, step), and so is the order of the samples: a run that was stopped and resumed ends with the
+very weights of one that was not. With a time budget the learning rate follows the clock instead, and that no longer holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import math
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from zoo import checkpoint, metrics
+from zoo.config import Recipe, Training, explain
+from zoo.data import Batch, Source, noisy
+from zoo.devices import local_device
+from zoo.errors import Interrupted, ZooError
+from zoo.models.base import Codec, NetworkCodec
+from zoo.registry import architecture, load, model_name
+
+LOG_STEPS = 50  # between lines of the log
+SAVE_SECONDS = 300.0  # between checkpoints
+CHECKS = 20  # validations in a run
+SCALE_SAMPLES = 2048  # that the scale is fitted on
+
+
+def train(
+    recipe: Recipe, source: Source, run: Path, *, device: str = "cpu", resume: bool = False, max_minutes: float | None = None,
+    progress: bool = True,
+) -> list[Path]:  # fmt: skip
+    """Train (or fit in closed form) and export.
+
+    A run directory holds ``recipe.json``, ``log.jsonl``, ``checkpoints/step-N/`` (averaged weights and training state apart) and at
+    the end ``models/<name>/``, one model a rate.
+
+    :param source: of the samples
+    :param run: directory; must not exist, unless ``resume``
+    :param device: ``cpu`` or ``cuda``; under torchrun every process takes the GPU of its local rank
+    :param max_minutes: fit the learning rate's decay to this time and stop when it is over
+    :returns: directories of the models
+    :raises ZooError: the recipe does not fit the data, the run exists, or the loss is not finite
+    :raises Interrupted: stopped by SIGINT or SIGTERM; a checkpoint was written
+    """
+    with _processes(device) as (rank, world, device):
+        codec = build(recipe, source)
+        record = {
+            "dataset": source.record(), "side_information_snr_db": recipe.training.side_information_snr_db,
+            "recipe": recipe.model_dump(mode="json"), "trained_with": _versions(device, world),
+        }  # fmt: skip
+        if rank == 0:
+            _open_run(run, recipe, record, resume)
+        if isinstance(codec, NetworkCodec):
+            if recipe.training.batch % world:
+                raise ZooError(f"training.batch {recipe.training.batch} is no multiple of the {world} processes")
+            trainer = _Trainer(
+                codec.to(device), recipe.training, source, run, rank, world, max_minutes, progress and rank == 0
+            )
+            codec = trainer.run(resume)
+            record |= {"steps": trainer.step, "minutes": round(trainer.elapsed / 60, 1)}
+        return export(codec.to("cpu"), recipe, source, record, run / "models") if rank == 0 else []
+
+
+def build(recipe: Recipe, source: Source) -> Codec[Any]:
+    """An untrained network with the sizes that recipe and data ask for, or a codec fitted in closed form.
+
+    :raises ZooError: the recipe does not fit the data
+    """
+    kind, dataset = architecture(recipe.architecture), source.dataset
+    fields = {
+        "angles": dataset.shape[0],
+        "delays": dataset.shape[1],
+        "side_information": dataset.side_information,
+        **recipe.codec,
+    }
+    if fields["side_information"] and not dataset.side_information:
+        raise ZooError(f"{dataset.name} has no side information; use --set codec.side_information=false")
+    if not issubclass(kind, NetworkCodec):
+        return kind.from_source(source, recipe.training, fields)
+    try:
+        config = kind.Config.model_validate(fields)
+    except ValidationError as error:
+        raise ZooError(f"recipe {recipe.family}: codec: {explain(error, kind.Config)}") from None
+    torch.manual_seed(recipe.training.seed)
+    codec = kind(config)
+    if recipe.training.init is None:
+        codec.fit_scale(next(source.once(SCALE_SAMPLES)).x.cpu())
+    else:
+        _start_from(codec, recipe.training.init)
+    return codec
+
+
+def _start_from(codec: Codec[Any], init: str) -> None:
+    states = sorted(Path(init, "checkpoints").glob("step-*"))
+    weights = checkpoint.read_tensors(states[-1] / "weights.safetensors") if states else load(init).state_dict()
+    try:
+        codec.load_state_dict(weights)
+    except RuntimeError as error:
+        detail = str(error).splitlines()[1].strip()
+        raise ZooError(f"training.init {init} has other weights than this recipe: {detail}") from None
+
+
+def export(
+    codec: Codec[Any], recipe: Recipe, source: Source, record: dict[str, Any], out: Path, dtype: str = "float32"
+) -> list[Path]:
+    """Write a model's directory for every rate that a codec serves, with golden vectors of the first validation samples."""
+    vectors = source.validation(checkpoint.VECTORS)
+    samples = {"x": vectors.x.cpu()} | ({} if vectors.y is None else {"y": vectors.y.cpu()})
+    paths = []
+    for single in codec.singles():
+        name = model_name(recipe.family, source.dataset.scenario, single.bits)
+        checkpoint.save_model(
+            out / name, single, {"name": name, "architecture": recipe.architecture, **record}, samples, dtype
+        )
+        paths.append(out / name)
+    return paths
+
+
+class _Objective(nn.Module):
+    """A codec's loss as a module, which is what DDP and torch.compile wrap."""
+
+    def __init__(self, codec: NetworkCodec[Any]) -> None:
+        super().__init__()
+        self.codec = codec
+
+    def forward(
+        self, x: Tensor, y: Tensor | None, z: Tensor, draws: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.codec.loss(x, y, z, draws)
+
+
+class _Trainer:
+    def __init__(
+        self, codec: NetworkCodec[Any], training: Training, source: Source, run: Path, rank: int, world: int,
+        max_minutes: float | None, progress: bool,
+    ) -> None:  # fmt: skip
+        self.codec = codec.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = (
+            copy.deepcopy(self.codec).eval().requires_grad_(False)
+        )  # the exponential moving average: what is kept
+        self.training, self.source, self.out, self.rank, self.world = training, source, run, rank, world
+        self.budget = None if max_minutes is None else 60 * max_minutes
+        self.progress, self.device = progress, codec.device
+        self.cuda = self.device.type == "cuda"
+        self.parameters = dict(codec.named_parameters())
+        self.optimizer = torch.optim.Adam(_groups(codec), lr=training.learning_rate, fused=True)
+        self.step, self.elapsed, self.validated = 0, 0.0, 0
+
+    def run(self, resume: bool) -> NetworkCodec[Any]:
+        """Train to the end and return the averaged codec."""
+        if resume:
+            self._restore()
+        objective: nn.Module = _Objective(self.codec)
+        if self.training.compile if self.training.compile is not None else self.cuda:
+            objective = torch.compile(objective)  # type: ignore[assignment]
+        if self.world > 1:
+            ids = [self.device.index] if self.cuda else None
+            objective = nn.parallel.DistributedDataParallel(objective, device_ids=ids, broadcast_buffers=False)
+        batches = self.source.batches(self.step, self.training.batch)
+        generator = torch.Generator(self.device)
+        start, saved, first, shown = (
+            time.perf_counter() - self.elapsed,
+            time.perf_counter(),
+            self.step,
+            time.perf_counter(),
+        )
+        bar = self._bar()
+        facts: dict[str, Any] = {}
+        self.codec.train()
+        with _stop_signals() as stopped:
+            while True:
+                self.elapsed = time.perf_counter() - start
+                done, stop = self._agree(self._done(), bool(stopped))
+                if done >= 1 or stop:
+                    break
+                loss, logs = self._update(objective, next(batches), generator, done)
+                if self.step % LOG_STEPS == 0 or self.step == first + 1:
+                    facts = self._log(loss, logs, done, time.perf_counter() - shown, bar)
+                    shown = time.perf_counter()
+                if int(self._done() * CHECKS) > self.validated:
+                    self.validated = int(self._done() * CHECKS)
+                    self._write({"step": self.step, "val_nmse_db": self._validate()})
+                if time.perf_counter() - saved > SAVE_SECONDS:
+                    self._save()
+                    saved = time.perf_counter()
+        batches.close() if hasattr(batches, "close") else None
+        bar.close()
+        self._save()
+        if stop:
+            raise Interrupted(
+                f"stopped at step {self.step}; the same command with --resume goes on" if facts else "stopped"
+            )
+        return self.average
+
+    def _update(
+        self, objective: nn.Module, batch: Batch, generator: torch.Generator, done: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        generator.manual_seed((self.training.seed << 32) + self.step)
+        y = None if batch.y is None else noisy(batch.y, self.training.side_information_snr_db, generator)
+        draws = self.codec.draws(len(batch.x), generator)
+        mine = slice(self.rank * len(batch.x) // self.world, (self.rank + 1) * len(batch.x) // self.world)
+        x, z, y = batch.x[mine], batch.z[mine], None if y is None else y[mine]
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["pace"] * learning_rate(self.training, self.step, done)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half()):
+            loss, logs = objective(x, y, z, {name: value[mine] for name, value in draws.items()})
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.codec.parameters(), self.training.clip, foreach=True)
+        self.optimizer.step()
+        self.step += 1
+        decay = min(self.training.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.codec.parameters()), 1 - decay)
+            for kept, fresh in zip(self.average.buffers(), self.codec.buffers(), strict=True):
+                kept.copy_(fresh)
+        return loss.detach(), logs
+
+    def _half(self) -> bool:
+        return self.cuda if self.training.precision == "auto" else self.training.precision == "bfloat16"
+
+    def _done(self) -> float:
+        """Share of the run that is over."""
+        clock = 0.0 if self.budget is None else self.elapsed / self.budget
+        return max(self.step / self.training.steps, clock)
+
+    def _agree(self, done: float, stop: bool) -> tuple[float, bool]:
+        """All processes go by the first one's clock, and stop when any is told to."""
+        if self.world == 1:
+            return done, stop
+        clock, halt = torch.tensor([done], device=self.device), torch.tensor([float(stop)], device=self.device)
+        torch.distributed.broadcast(clock, 0)
+        torch.distributed.all_reduce(halt, torch.distributed.ReduceOp.MAX)
+        return clock.item(), bool(halt.item())
+
+    # log, validation, checkpoints ----------------------------------------------------------------------------------------
+
+    def _bar(self) -> Any:
+        from tqdm import tqdm
+
+        return tqdm(
+            total=self.training.steps,
+            initial=self.step,
+            unit="step",
+            disable=not self.progress,
+            file=sys.stderr,
+            smoothing=0.05,
+        )
+
+    def _log(self, loss: Tensor, logs: dict[str, Tensor], done: float, seconds: float, bar: Any) -> dict[str, Any]:
+        value = loss.item()
+        if not math.isfinite(value):
+            raise ZooError(f"the loss is {value} at step {self.step}; lower training.learning_rate")
+        steps = self.step - bar.n
+        left = (1 - done) / done * self.elapsed if done > 0 else None
+        facts = {
+            "step": self.step, "loss": value, **{name: scalar.item() for name, scalar in logs.items()},
+            "learning_rate": self.optimizer.param_groups[0]["lr"], "steps_per_second": steps / seconds, "seconds": self.elapsed,
+            "seconds_left": left,
+        }  # fmt: skip
+        self._write(facts)
+        bar.set_postfix_str(
+            f"loss {value:.4f}" + ("" if left is None else f", {left / 60:.0f} min left"), refresh=False
+        )
+        bar.n = self.step
+        bar.refresh()
+        return facts
+
+    def _validate(self) -> float:
+        """NMSE of the averaged weights on the val split, by real payloads [dB]."""
+        batch = self.source.validation(self.training.validation_samples)
+        generator = torch.Generator(self.device).manual_seed(0)
+        y = None if batch.y is None else noisy(batch.y, self.training.side_information_snr_db, generator)
+        z = torch.as_tensor(self.average.decompress(self.average.compress(batch.x), y))
+        nmse_db = metrics.nmse_db(batch.z.cpu().numpy(), z.cpu().numpy())
+        if self.progress:
+            from tqdm import tqdm
+
+            tqdm.write(
+                f"step {self.step}: NMSE {nmse_db:.2f} dB at {self.average.bits} bits, validation", file=sys.stderr
+            )
+        return nmse_db
+
+    def _write(self, facts: dict[str, Any]) -> None:
+        if self.rank == 0:
+            with (self.out / "log.jsonl").open("a") as log:
+                log.write(json.dumps(facts) + "\n")
+
+    def _save(self) -> None:
+        if self.rank:
+            return
+        tensors = {f"codec/{name}": value for name, value in self.codec.state_dict().items()}
+        for name, parameter in self.parameters.items():
+            tensors |= {f"adam/{name}/{slot}": value for slot, value in self.optimizer.state[parameter].items()}
+        facts = {"elapsed": self.elapsed, "validated": self.validated}
+        checkpoint.save_state(self.out, self.step, self.average.state_dict(), tensors, facts)
+
+    def _restore(self) -> None:
+        found = checkpoint.load_state(self.out)
+        if found is None:
+            return
+        weights, tensors, facts = found
+        self.step, self.elapsed, self.validated = facts["step"], facts["elapsed"], facts["validated"]
+        self.average.load_state_dict(weights)
+        self.codec.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("codec/")})
+        for name, parameter in self.parameters.items():  # in its own memory layout, which the fused optimiser goes by
+            self.optimizer.state[parameter] = {
+                key.rsplit("/", 1)[1]: torch.empty_like(parameter).copy_(value) if value.ndim else value.to(self.device)
+                for key, value in tensors.items()
+                if key.startswith(f"adam/{name}/")
+            }
+
+
+def _groups(codec: nn.Module) -> list[dict[str, Any]]:
+    """Parameters by the pace of the module that they belong to, which is 1 unless it says otherwise."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for module in codec.modules():
+        groups.setdefault(getattr(module, "pace", 1.0), []).extend(module.parameters(recurse=False))
+    return [{"params": parameters, "pace": pace} for pace, parameters in groups.items() if parameters]
+
+
+def learning_rate(training: Training, step: int, done: float) -> float:
+    """Linear warm-up by steps, then a cosine over the share of the run that is over."""
+    rise = min(1.0, (step + 1) / (training.warmup_steps + 1))
+    low = training.final_learning_rate
+    return rise * (low + (training.learning_rate - low) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+
+
+def _open_run(run: Path, recipe: Recipe, record: dict[str, Any], resume: bool) -> None:
+    """Make a run's directory, or see that the one there is of the same recipe and data."""
+    kept = run / "recipe.json"
+    facts = {"recipe": recipe.model_dump(mode="json"), "dataset": record["dataset"]}
+    if kept.is_file():
+        if not resume:
+            raise ZooError(f"{run} holds a run already; give --resume to go on with it, or another --out")
+        if json.loads(kept.read_text()) != facts:
+            raise ZooError(f"{run} is a run of another recipe or data set; give those of {kept}, or another --out")
+        return
+    if run.exists() and any(run.iterdir()):
+        raise ZooError(f"{run} exists and is no run; give another --out")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(facts, indent=1) + "\n")
+    except OSError as error:
+        raise ZooError(f"cannot write {run}: {error.strerror}") from None
+
+
+def _versions(device: str, world: int) -> dict[str, Any]:
+    name = (
+        torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or platform.machine()
+    )
+    return {"torch": torch.__version__, "device": name, "processes": world}
+
+
+@contextlib.contextmanager
+def _processes(device: str) -> Iterator[tuple[int, int, str]]:
+    """Rank, number of processes and device: of this process alone, or of a group started by torchrun."""
+    device = local_device(device)
+    if device.startswith("cuda"):
+        torch.set_float32_matmul_precision("high")
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield 0, 1, device
+        return
+    torch.distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield torch.distributed.get_rank(), torch.distributed.get_world_size(), device
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM, so that a step is never cut in half."""
+    got: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: got.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield got
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
