@@ -15,7 +15,7 @@ demo: $(VENV)/.installed  ## a small CDL store with two workers: made, verified,
 	$(BIN)/zoo compress $(MODEL) demo/cdl.zarr demo/x.payloads
 	$(BIN)/zoo decompress demo/x.payloads demo/z.npy --side-information demo/cdl.zarr
 	$(BIN)/zoo eval $(MODEL) --data demo/cdl.zarr --out demo/results.json
-	$(BIN)/zoo limits demo/cdl.zarr --bits 128
+	$(BIN)/zoo limits demo/cdl.zarr --simulate --bits 128
 
 test: lint  ## the whole suite
 	$(BIN)/python -m pytest

@@ -52,7 +52,7 @@ def markdown(found: list[dict[str, Any]], limits: dict[str, Any], scenario: str)
     ]
     for name, cells in rows.items():
         size = sorted(sizes.get(name, {""}))
-        told = "fitted" if size == ["0.00"] else f"{size[0]} M" if len(size) == 1 else f"{size[0]}-{size[-1]} M"
+        told = f"{size[0]} M" if len(size) == 1 else f"{size[0]}–{size[-1]} M"
         told = told if name in sizes else ""
         lines.append(f"| {name} | {told} | " + " | ".join(cells.get(rate, "") for rate in RATES) + " |")
     data = found[0]["data"]

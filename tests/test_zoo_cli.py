@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ import zoo
 from datagen import Store, generate
 from tests.conftest import Cli, assert_one_line_error, small_recipe, start_cli
 from tests.zoo_fixtures import samples, save, untrained
-from zoo import data, payloads, registry, results
+from zoo import data, payloads, plot, registry, results
 
 TINY = ("--set", "training.steps=3", "--set", "training.batch=8", "--set", "training.validation_samples=8")
 
@@ -105,6 +106,30 @@ def test_train_takes_settings_and_simulates(zoo_cli: Cli, tmp_path: Path) -> Non
     assert facts["codec"]["norm"] == "channel"
     assert facts["recipe"]["training"]["steps"] == 3
     assert facts["dataset"]["name"] == "mine-v1"
+
+
+def test_limits_are_printed_and_kept(
+    small_store: Store, zoo_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def from_store(store: data.Store, bits: list[int], **options: Any) -> dict[str, Any]:
+        asked.append((store.path, options))
+        return {"rows": [{"name": "linear", "bits": bits, "nmse_db": [-bit / 16 for bit in bits]}]}
+
+    monkeypatch.setattr("zoo.limits.from_store", from_store)
+    told = zoo_cli("limits", small_store.path, "--bits", "128", "--bits", "64", "--out", "limits.json", "--quiet")
+    assert told.returncode == 0, told.stderr
+    assert told.stdout == "NMSE in dB at bits      64     128\nlinear               -4.00   -8.00\n"
+    assert plot.read_limits(tmp_path / "limits.json")["rows"][0]["nmse_db"] == [-4.0, -8.0]
+    monkeypatch.setattr(data.Simulated, "statistics", lambda simulated: simulated.dataset.name)
+    options = ("--components", "9", "--side-information-snr", "none", "--simulate", "--json")
+    printed = zoo_cli("limits", small_store.path, *options)
+    assert json.loads(printed.stdout)["rows"][0]["bits"] == [32, 64, 128, 192, 256, 320]
+    assert asked == [
+        (small_store.path, {"components": 48, "snr_db": 30.0, "progress": False, "statistics": None}),
+        (small_store.path, {"components": 9, "snr_db": None, "progress": True, "statistics": "cdl-c-fdd-v1"}),
+    ]
 
 
 # payloads --------------------------------------------------------------------------------------------------------------------
@@ -259,6 +284,8 @@ BAD = [
         "9 payloads but 10 samples of side information",
     ),
     (("decompress", "MODEL", "good", "z.npy", "--side-information", "real.npy"), "Y must be complex"),
+    (("limits", "absent.zarr"), "absent.zarr is not a CSI store"),
+    (("limits", "STORE", "--out", "no/such/l.json"), "there is no directory no/such"),
     (("release", "MODEL", "--data", "STORE", "--into", "x.npy"), "cannot write x.npy"),
     (("plot", "rd", "MODEL", "--out", "p.png"), "has no results; zoo eval makes them"),
     (("plot", "rd", "x.npy", "--out", "p.png"), "cannot read results from x.npy"),

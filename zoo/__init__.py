@@ -6,14 +6,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zoo.checkpoint import load
     from zoo.errors import CheckError, ZooError
     from zoo.metrics import nmse, nmse_db, rho
     from zoo.models.base import Codec
-    from zoo.registry import list_models, load
+    from zoo.registry import list_models
 
 _HOMES = {  # public name -> module; imported on first use, so that `import zoo` does not cost torch
     "CheckError": "errors", "ZooError": "errors", "nmse": "metrics", "nmse_db": "metrics", "rho": "metrics",
-    "Codec": "models.base", "list_models": "registry", "load": "registry",
+    "Codec": "models.base", "list_models": "registry", "load": "checkpoint",
 }  # fmt: skip
 __all__ = ["CheckError", "Codec", "ZooError", "list_models", "load", "nmse", "nmse_db", "rho"]
 

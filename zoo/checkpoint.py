@@ -20,7 +20,7 @@ from zoo.config import explain
 from zoo.devices import local_device
 from zoo.errors import CheckError, ZooError
 from zoo.models.base import Codec
-from zoo.registry import architecture, sha256
+from zoo.registry import architecture, locate, sha256
 
 FORMAT_VERSION = 1
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "float16", "bfloat16")}
@@ -60,6 +60,18 @@ def _stored(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
     # The scale is one number that everything is multiplied by; variances of batch normalisation may exceed half precision's range.
     exact = name == "scale" or name.endswith("running_var") or not value.is_floating_point()
     return value.detach().cpu().contiguous() if exact else value.detach().cpu().to(dtype).contiguous()
+
+
+def load(model: str | Path, *, device: str = "cpu", dtype: str = "float32") -> Codec[Any]:
+    """A codec, ready to use.
+
+    :param model: name (:func:`list_models`), path of a model's directory, or ``hf:org/repo[/folder][@revision]``
+    :param device: torch device
+    :param dtype: ``float32``, ``float64``, ``float16`` or ``bfloat16``
+    :raises ZooError: unknown name; a file missing, edited or not of this format; weights that do not fit the config exactly
+    """
+    path, digests = locate(model)
+    return load_model(path, digests, device=device, dtype=dtype)
 
 
 def read_config(path: Path) -> dict[str, Any]:

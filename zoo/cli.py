@@ -326,10 +326,10 @@ def bench(model: str, batch: int, device: str, as_json: bool) -> None:
 
     Parameters, multiply-accumulates and bytes of weights, samples a second.
     """
-    from zoo import registry
     from zoo.bench import bench as run_bench
+    from zoo.checkpoint import load
 
-    facts = {"model": model, **run_bench(registry.load(model, device=device), batch)}
+    facts = {"model": model, **run_bench(load(model, device=device), batch)}
     if as_json:
         click.echo(json.dumps(facts))
         return
@@ -486,6 +486,55 @@ def _progress(pieces: Iterable[Complex], quiet: bool) -> Iterator[Complex]:
 
 
 # limits and pictures ---------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("store", type=_PATH)
+@click.option(
+    "--bits", type=click.IntRange(1), multiple=True, default=(32, 64, 128, 192, 256, 320), show_default=True,
+    help="rate; as often as you like",
+)  # fmt: skip
+@click.option(
+    "--components", type=click.IntRange(1), default=48, show_default=True, help="principal components of X and of Y that count"
+)  # fmt: skip
+@click.option(
+    "--side-information-snr", "snr_db", type=_Snr(), metavar="DB|none", default="30", show_default=True, help="of Y"
+)  # fmt: skip
+@click.option("--simulate", is_flag=True, help="and the limit with known velocity, by the law of the store's recipe")
+@click.option("--out", type=_PATH, help="write them to this file too, for zoo plot rd --limits")
+@_JSON
+@_QUIET
+def limits(
+    store: Path, bits: tuple[int, ...], components: int, snr_db: float | None, simulate: bool, out: Path | None,
+    as_json: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Compute what no code can beat.
+
+    Gaussian rate-distortion limits from the covariances of a STORE of datagen.
+    """
+    from zoo import limits as gaussian
+    from zoo.data import Simulated, Store
+    from zoo.files import put, require_place
+
+    if out is not None:
+        require_place(out)
+    opened = Store(store)
+    law = Simulated(opened.recipe, "cpu").statistics() if simulate else None
+    found = gaussian.from_store(
+        opened, sorted(set(bits)), components=components, snr_db=snr_db, progress=not quiet,
+        statistics=law,
+    )  # fmt: skip
+    text = json.dumps(found, indent=1, allow_nan=False)
+    if out is not None:
+        put(out, text + "\n")
+    if as_json:
+        click.echo(text)
+        return
+    title = "NMSE in dB at bits"
+    width = max(len(name) for name in (title, *(row["name"] for row in found["rows"])))
+    click.echo(f"{title:<{width}}" + "".join(f"{rate:>8}" for rate in found["rows"][0]["bits"]))
+    for row in found["rows"]:
+        click.echo(f"{row['name']:<{width}}" + "".join(f"{nmse:>8.2f}" for nmse in row["nmse_db"]))
 
 
 @cli.group(cls=_InOrder)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from zoo.errors import ZooError
 
@@ -43,12 +44,21 @@ class Covariances:
             if y is not None:
                 pairs |= {"y": (y, y), "yx": (y, x), "zy": (z, y)}
             for name, (a, b) in pairs.items():
-                sums[name] = sums.get(name, 0) + (a.reshape(len(a), -1).T @ b.reshape(len(b), -1).conj()).astype(complex)
+                sums[name] = sums.get(name, 0) + (a.reshape(len(a), -1).T @ b.reshape(len(b), -1).conj()).astype(
+                    complex
+                )
             samples, shape = samples + len(x), (x.shape[1], x.shape[2])
         if not samples:
             raise ZooError("there are no samples to take covariances of")
         means = {name: total / samples for name, total in sums.items()}
         return cls(shape, **{"z": means["x"], "zx": means["x"], **means})
+
+
+def as_arrays(batch: tuple[Tensor, Tensor | None, Tensor]) -> Batch:
+    """Tensors of X, Y and Z as arrays; a target that is X itself stays so."""
+    x, y, z = batch
+    first = x.cpu().numpy()
+    return first, None if y is None else y.cpu().numpy(), first if z is x else z.cpu().numpy()
 
 
 def principal(covariance: Array) -> tuple[NDArray[np.floating], Array]:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from zoo.covariances import Statistics
 from zoo.errors import ZooError
 
 FORMAT, FORMAT_VERSION = "fdd-csi", 1  # datagen/FORMAT.md, section 2
@@ -70,6 +71,7 @@ class Store:
         arrays = {split: set(group.array_keys()) for split, group in self._root.groups()}
         if not isinstance(recipe, dict) or not arrays:
             raise ZooError(f"{path} has no recipe or no samples; see datagen verify")
+        self.recipe: dict[str, Any] = recipe
         self.sizes: dict[str, int] = {split: self._array(split, "X").shape[0] for split in arrays}
         first = next(iter(arrays))
         self.dataset = Dataset(
@@ -136,6 +138,12 @@ class Source(Protocol):
     def validation(self, samples: int) -> Batch:
         """The first samples of the val split."""
 
+    def statistics(self) -> Statistics:
+        """The law of the samples in closed form.
+
+        :raises ZooError: it is not known
+        """
+
     def record(self) -> dict[str, Any]:
         """Origin of the samples, for a model's config."""
 
@@ -169,6 +177,11 @@ class Cached:
     def validation(self, samples: int) -> Batch:
         return to_device(self.store.read("val", 0, min(samples, self.store.sizes.get("val", 0))), self.device)
 
+    def statistics(self) -> Statistics:
+        raise ZooError(
+            "a store does not say what law its samples follow: fit this family with --simulate [--simulate-recipe FILE]"
+        )
+
     def record(self) -> dict[str, Any]:
         return {
             "name": self.dataset.name,
@@ -180,15 +193,17 @@ class Cached:
 class Simulated:
     """Triples that no step sees twice, simulated a few batches ahead: samples 0, 1, 2, ... of the recipe's train split.
 
+    :param recipe: path of a TOML file, or the fields of a store's recipe; None for datagen's CDL set
     :raises ZooError: the recipe cannot be read
     """
 
-    def __init__(self, recipe: str | Path | None, device: str) -> None:
+    def __init__(self, recipe: str | Path | dict[str, Any] | None, device: str) -> None:
         import datagen
         from datagen.recipe import load, parse
 
         try:
-            self.recipe = parse(load(recipe), str(recipe)) if recipe else datagen.CDLRecipe()
+            fields = recipe if isinstance(recipe, dict) else load(recipe) if recipe else {}
+            self.recipe = parse(fields, "the store's recipe" if isinstance(recipe, dict) else str(recipe))
         except datagen.DatagenError as error:
             raise ZooError(str(error)) from None
         self.device = device
@@ -239,6 +254,16 @@ class Simulated:
 
     def validation(self, samples: int) -> Batch:
         return next(self._sample(range(samples), "val", samples))
+
+    def statistics(self) -> Statistics:
+        import datagen
+
+        if not isinstance(self.recipe, datagen.CDLRecipe):
+            raise ZooError(f"the law of {self.dataset.name} is not known in closed form; only that of cdl recipes is")
+        try:
+            return datagen.conditional_statistics(self.recipe)
+        except datagen.DatagenError as error:
+            raise ZooError(f"{self.dataset.name}: {error}") from None
 
     def record(self) -> dict[str, Any]:
         return {

@@ -8,12 +8,18 @@ Gaussian source no rate).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Matrix = NDArray[np.complexfloating]
+from zoo.covariances import Array, Covariances, Statistics, as_arrays, noise_variance, principal
+from zoo.data import Batch, Store
+
+SAMPLES = 10_000  # that covariances are taken of
+VELOCITIES = 50  # of a law's, that the limit with known velocity is averaged over
 
 
 def water_level(variances: NDArray[np.floating], bits: float) -> float:
@@ -40,13 +46,13 @@ def gaussian_distortion(variances: NDArray[np.floating], bits: float) -> float:
 
 
 def prediction_distortion(
-    x: Matrix,
-    zx: Matrix,
-    z: Matrix,
+    x: Array,
+    zx: Array,
+    z: Array,
     bits: Sequence[float],
-    y: Matrix | None = None,
-    yx: Matrix | None = None,
-    yz: Matrix | None = None,
+    y: Array | None = None,
+    yx: Array | None = None,
+    yz: Array | None = None,
 ) -> list[float]:
     """Least error of Z, relative to its energy, when X is coded at a rate and the decoder also has Y. Jointly Gaussian.
 
@@ -69,14 +75,107 @@ def prediction_distortion(
     return [(floor + gaussian_distortion(variances, rate)) / energy for rate in bits]
 
 
-def covariance(a: Matrix, b: Matrix) -> Matrix:
-    """E[A B^H] of zero-mean samples, [sample, i] and [sample, j] to [i, j]."""
-    result: Matrix = a.T @ b.conj() / len(a)
-    return result
+def linear(covariances: Covariances, bits: Sequence[float], components: int, snr_db: float | None) -> list[float]:
+    """Least error of linear prediction: of a Gaussian source with these covariances, which a wandering velocity does not make.
+
+    :param covariances: of samples; without Y in them, of a decoder without side information
+    :param bits: rates; ``math.inf`` for X itself
+    :param components: principal components of X and of Y that count
+    :param snr_db: SNR of Y; None for Y as simulated, whose error then is a matter of ``components`` alone
+    :returns: E||Z - Z^||^2 / E||Z||^2 at each rate
+    """
+    directions = principal(covariances.x)[1][:, :components].conj().T
+    x, zx = directions @ covariances.x @ directions.conj().T, covariances.zx @ directions.conj().T
+    if covariances.y is None or covariances.yx is None or covariances.zy is None:
+        return prediction_distortion(x, zx, covariances.z, bits)
+    variances, seen = principal(covariances.y)
+    side = seen[:, :components].conj().T
+    noise = 0.0 if snr_db is None else noise_variance(float(variances.sum()), len(seen), snr_db)
+    y = np.diag(variances[:components] + noise).astype(complex)
+    yx, yz = side @ covariances.yx @ directions.conj().T, side @ covariances.zy.conj().T
+    return prediction_distortion(x, zx, covariances.z, bits, y, yx, yz)
 
 
-def principal(samples: Matrix, components: int) -> Matrix:
-    """Orthonormal basis of the leading principal components of samples [sample, cell]: [cell, components]."""
-    _, vectors = np.linalg.eigh(covariance(samples, samples))
-    basis: Matrix = vectors[:, ::-1][:, :components]
-    return basis
+def velocity_known(
+    statistics: Statistics,
+    bits: Sequence[float],
+    components: int | None,
+    snr_db: float | None,
+    side_information: bool = True,
+) -> list[float]:
+    """Least error where encoder and decoder are told the velocity: the mean over velocities of the Gaussian limit at each.
+
+    :param statistics: law of the samples
+    :param bits: rates; ``math.inf`` for X itself
+    :param components: principal components of X and of Y that count; None for all
+    :param snr_db: SNR of Y; None for Y as simulated
+    :param side_information: whether the decoder has Y
+    :returns: E||Z - Z^||^2 / E||Z||^2 at each rate
+    """
+    downlink, uplink = (_components(maps) for maps in (statistics.downlink, statistics.uplink))
+    x, y = downlink[:components], uplink[:components]
+    noise = (
+        0.0
+        if snr_db is None
+        else noise_variance(float(np.square(np.abs(uplink)).sum()), len(statistics.uplink), snr_db)
+    )
+    received = y @ y.conj().T + noise * np.eye(len(y))
+    errors = []
+    for chi in statistics.latent_correlation[:: max(1, len(statistics.latent_correlation) // VELOCITIES)]:
+        faded = chi[:, None] * x.conj().T
+        side = (received, y @ faded, y @ downlink.conj().T) if side_information else ()
+        errors.append(
+            prediction_distortion(x @ x.conj().T, downlink @ faded, downlink @ downlink.conj().T, bits, *side)
+        )
+    return np.mean(errors, axis=0).tolist()
+
+
+def _components(maps: Array) -> Array:
+    """Maps of latents to cells [cell, L] as maps to principal components, strongest first, [component, L]."""
+    _, singular, turn = np.linalg.svd(maps, full_matrices=False)
+    return singular[:, None] * turn
+
+
+def from_store(
+    store: Store, bits: Sequence[float], *, components: int = 48, snr_db: float | None = 30.0, samples: int = SAMPLES,
+    statistics: Statistics | None = None, progress: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Limits of a data set, by covariances of its train split and, where it is given, by its law.
+
+    :param bits: rates
+    :param components: principal components of X and of Y that count in the linear limits
+    :param snr_db: SNR of Y; None for Y as simulated
+    :param samples: the first so many, or all where there are fewer
+    :param statistics: law of the samples, for the limit with known velocity
+    :param progress: show a bar on stderr if it takes longer than a few seconds
+    :returns: JSON-ready: ``rows``, each of a ``name``, ``bits`` and ``nmse_db``, and what they are of
+    :raises ZooError: the store cannot be read
+    """
+    from tqdm import tqdm
+
+    count = min(samples, store.sizes.get("train", 0))
+
+    with tqdm(total=count, unit="sample", disable=not progress, delay=3) as bar:
+
+        def counted(batch: Batch) -> Batch:
+            bar.update(len(batch.x))
+            return batch
+
+        found = Covariances.of(as_arrays(counted(batch)) for batch in store.batches("train", count))
+    alone = Covariances(found.shape, found.x, found.z, found.zx)
+    if found.y is None:
+        rows = {"Gaussian, no side information": linear(alone, bits, components, None)}
+    else:
+        rows = {
+            "linear, X alone": linear(alone, bits, components, None),
+            "linear, X and Y": linear(found, bits, components, snr_db),
+        }
+    if statistics is not None:
+        rows["velocity known"] = velocity_known(statistics, bits, None if snr_db is not None else components, snr_db)
+    return {
+        "data": {"name": store.dataset.name, "recipe_digest": store.dataset.recipe_digest, "samples": count},
+        "components": components, "side_information_snr_db": snr_db,
+        "rows": [
+            {"name": name, "bits": list(bits), "nmse_db": [10 * math.log10(error) for error in errors]} for name, errors in rows.items()
+        ],
+    }  # fmt: skip

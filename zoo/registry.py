@@ -134,17 +134,3 @@ def locate(model: str | Path) -> tuple[Path, dict[str, str] | None]:
         raise ZooError(f"{text} is no model directory: it has no config.json; see zoo list for names")
     near = difflib.get_close_matches(text, index, n=3, cutoff=0.4)
     raise ZooError(f"unknown model {text!r}; " + (f"nearest: {', '.join(near)}" if near else "see zoo list"))
-
-
-def load(model: str | Path, *, device: str = "cpu", dtype: str = "float32") -> Codec[Any]:
-    """A codec, ready to use.
-
-    :param model: name (:func:`list_models`), path of a model's directory, or ``hf:org/repo[/folder][@revision]``
-    :param device: torch device
-    :param dtype: ``float32``, ``float64``, ``float16`` or ``bfloat16``
-    :raises ZooError: unknown name; a file missing, edited or not of this format; weights that do not fit the config exactly
-    """
-    from zoo.checkpoint import load_model
-
-    path, digests = locate(model)
-    return load_model(path, digests, device=device, dtype=dtype)

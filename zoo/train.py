@@ -28,8 +28,8 @@ from zoo.config import Recipe, Training, explain
 from zoo.data import Batch, Source, noisy
 from zoo.devices import local_device
 from zoo.errors import Interrupted, ZooError
-from zoo.models.base import Codec, NetworkCodec
-from zoo.registry import architecture, load, model_name
+from zoo.models.base import Codec, FittedCodec, NetworkCodec
+from zoo.registry import architecture, model_name
 
 LOG_STEPS = 50  # between lines of the log
 SAVE_SECONDS = 300.0  # between checkpoints
@@ -87,8 +87,9 @@ def build(recipe: Recipe, source: Source) -> Codec[Any]:
     }
     if fields["side_information"] and not dataset.side_information:
         raise ZooError(f"{dataset.name} has no side information; use --set codec.side_information=false")
-    if not issubclass(kind, NetworkCodec):
+    if issubclass(kind, FittedCodec):
         return kind.from_source(source, recipe.training, fields)
+    assert issubclass(kind, NetworkCodec)
     try:
         config = kind.Config.model_validate(fields)
     except ValidationError as error:
@@ -104,7 +105,9 @@ def build(recipe: Recipe, source: Source) -> Codec[Any]:
 
 def _start_from(codec: Codec[Any], init: str) -> None:
     states = sorted(Path(init, "checkpoints").glob("step-*"))
-    weights = checkpoint.read_tensors(states[-1] / "weights.safetensors") if states else load(init).state_dict()
+    weights = (
+        checkpoint.read_tensors(states[-1] / "weights.safetensors") if states else checkpoint.load(init).state_dict()
+    )
     try:
         codec.load_state_dict(weights)
     except RuntimeError as error:
@@ -156,7 +159,7 @@ class _Trainer:
         self.cuda = self.device.type == "cuda"
         self.parameters = dict(codec.named_parameters())
         self.optimizer = torch.optim.Adam(_groups(codec), lr=training.learning_rate, fused=True)
-        self.step, self.elapsed, self.validated = 0, 0.0, 0
+        self.step, self.elapsed, self.validated, self.validating = 0, 0.0, 0, 0.0
 
     def run(self, resume: bool) -> NetworkCodec[Any]:
         """Train to the end and return the averaged codec."""
@@ -189,8 +192,9 @@ class _Trainer:
                 if self.step % LOG_STEPS == 0 or self.step == first + 1:
                     facts = self._log(loss, logs, done, time.perf_counter() - shown, bar)
                     shown = time.perf_counter()
-                if int(self._done() * CHECKS) > self.validated:
-                    self.validated = int(self._done() * CHECKS)
+                reached = int(self._done() * CHECKS)
+                if reached > self.validated and (reached == CHECKS or self._affordable()):
+                    self.validated = reached
                     self._write({"step": self.step, "val_nmse_db": self._validate()})
                 if time.perf_counter() - saved > SAVE_SECONDS:
                     self._save()
@@ -236,6 +240,10 @@ class _Trainer:
         clock = 0.0 if self.budget is None else self.elapsed / self.budget
         return max(self.step / self.training.steps, clock)
 
+    def _affordable(self) -> bool:
+        """Whether another validation leaves nine tenths of a time budget to training."""
+        return self.budget is None or self.validating < 0.1 * self.elapsed
+
     def _agree(self, done: float, stop: bool) -> tuple[float, bool]:
         """All processes go by the first one's clock, and stop when any is told to."""
         if self.world == 1:
@@ -280,10 +288,12 @@ class _Trainer:
 
     def _validate(self) -> float:
         """NMSE of the averaged weights on the val split, by real payloads [dB]."""
+        began = time.perf_counter()
         batch = self.source.validation(self.training.validation_samples)
         generator = torch.Generator(self.device).manual_seed(0)
         y = None if batch.y is None else noisy(batch.y, self.training.side_information_snr_db, generator)
         z = torch.as_tensor(self.average.decompress(self.average.compress(batch.x), y))
+        self.validating += time.perf_counter() - began
         nmse_db = metrics.nmse_db(batch.z.cpu().numpy(), z.cpu().numpy())
         if self.progress:
             from tqdm import tqdm

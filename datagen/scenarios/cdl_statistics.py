@@ -86,12 +86,12 @@ def conditional_statistics(recipe: CDLRecipe, velocities: int = 300) -> Conditio
     points = (0.5 + np.arange(1, velocities + 1)[:, None] * GOLDEN ** -np.arange(1.0, 4.0)) % 1
     velocity = cdl.velocity_from_uniform(recipe, points, np)
     arrivals = cdl.unit_vector(rays.zoa[:, None, :], rays.aoa[:, :, None]).reshape(len(rays.zoa), -1, 3)
-    turns_per_m = look_z.carrier_hz * look_z.time_s / CDLRecipe.SPEED_OF_LIGHT_MPS  # of the carrier's phase, for each m/s
+    turns = look_z.carrier_hz * look_z.time_s / CDLRecipe.SPEED_OF_LIGHT_MPS  # of the carrier's phase, for each m/s
     return ConditionalStatistics(
         roots=vectors[cluster, :, column] * np.sqrt(power[cluster, column])[:, None],
         cluster=cluster,
         downlink_taps=downlink_taps,
         uplink_taps=uplink_taps,
         velocities=velocity,
-        correlation=np.exp(2j * np.pi * turns_per_m * np.einsum("cpk,vk->vcp", arrivals, velocity)).mean(-1),
+        correlation=np.exp(2j * np.pi * turns * np.einsum("cpk,vk->vcp", arrivals, velocity)).mean(-1),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +14,10 @@ from torch import Tensor, nn
 
 from zoo.errors import ZooError
 from zoo.nn import bits
+
+if TYPE_CHECKING:
+    from zoo.config import Training
+    from zoo.data import Source
 
 BATCH = 256  # samples that a codec handles at once; bounds its memory
 Csi = NDArray[np.complexfloating] | Tensor
@@ -156,6 +160,21 @@ class Codec(nn.Module, Generic[C]):
         if not bool(torch.isfinite(torch.view_as_real(samples)).all()):
             raise ZooError(f"{name} holds values that are not finite; see datagen verify")
         return samples
+
+
+class FittedCodec(Codec[C]):
+    """A codec that is made in closed form, from samples or from the law behind them."""
+
+    @classmethod
+    @abstractmethod
+    def from_source(cls, source: Source, training: Training, fields: dict[str, Any]) -> Self:
+        """Fit.
+
+        :param source: of the samples or of their law
+        :param training: how many samples, and the noise on Y
+        :param fields: of the recipe, with the data set's ``angles``, ``delays`` and ``side_information``
+        :raises ZooError: an unknown field, or data that this codec cannot be made of
+        """
 
 
 class NetworkCodec(Codec[C]):

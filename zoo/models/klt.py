@@ -11,18 +11,25 @@ comes from X, the KLT of W_x x. Where Z = X and there is no Y that is the KLT of
 
 from __future__ import annotations
 
+import difflib
 from abc import abstractmethod
-from typing import ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from zoo.covariances import Array, Covariances, noise_variance, principal
-from zoo.models.base import Codec, CodecConfig
+from zoo.covariances import Array, Covariances, as_arrays, noise_variance, principal
+from zoo.errors import ZooError
+from zoo.models.base import CodecConfig, FittedCodec
 from zoo.nn.lloyd_max import MAX_WIDTH, GaussianQuantiser, allocate
 
+if TYPE_CHECKING:
+    from zoo.config import Training
+    from zoo.data import Source
+
+SAMPLES = 20_000  # that covariances are taken of, unless the recipe says otherwise
 KEPT = 1e-6  # principal components of X and Z kept: share of the energy above which one counts
 
 
@@ -59,8 +66,14 @@ class TransformConfig(CodecConfig):
 T = TypeVar("T", bound=TransformConfig)
 
 
-class TransformCodec(Codec[T]):
+class TransformCodec(FittedCodec[T]):
     """A codec that sends components of X, E|s|^2 = 1 each, through Lloyd-Max quantisers."""
+
+    OPTIONS: ClassVar[tuple[str, ...]] = (
+        "rate",
+        "side_information",
+        "side_information_components",
+    )  # that a recipe may give
 
     def __init__(self, config: T) -> None:
         super().__init__(config)
@@ -76,6 +89,28 @@ class TransformCodec(Codec[T]):
 
     def codes(self, x: Tensor) -> Tensor:
         return self.quantiser.codes(self.analyse(x.flatten(1)))
+
+    @classmethod
+    def options(cls, training: Training, fields: dict[str, Any]) -> dict[str, Any]:
+        """What of a recipe :meth:`fit` takes.
+
+        :raises ZooError: a field that no codec of this kind has, or no noise on Y
+        """
+        given = {name: value for name, value in fields.items() if name not in ("angles", "delays")}  # those of the data
+        for name in given:
+            if name not in cls.OPTIONS:
+                near = difflib.get_close_matches(name, cls.OPTIONS, n=1)
+                raise ZooError(
+                    f"unknown key {name!r}; "
+                    + (f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(cls.OPTIONS)}")
+                )
+        if not isinstance(given["rate"], int) or given["rate"] < 1:
+            raise ZooError(f"rate = {given['rate']!r}: it should be a number of bits, 1 and up")
+        if training.side_information_snr_db is None:
+            raise ZooError(
+                "a linear estimate from Y without noise means nothing; give training.side_information_snr_db in dB"
+            )
+        return {**given, "side_information_snr_db": training.side_information_snr_db}
 
     def as_complex(self, pairs: Tensor) -> Tensor:
         """Stored pairs [..., 2 (re, im)] as the complex numbers of :attr:`complex_dtype`."""
@@ -117,6 +152,14 @@ class KLT(TransformCodec[KLTConfig]):
         return (known @ self.as_complex(self.estimator).T).unflatten(1, (self.config.angles, self.config.delays))
 
     @classmethod
+    def from_source(cls, source: Source, training: Training, fields: dict[str, Any]) -> Self:
+        options = cls.options(training, fields)
+        if not options.pop("side_information"):
+            options["side_information_components"] = 0
+        batches = source.once(training.samples or SAMPLES)
+        return cls.fit(covariances=Covariances.of(map(as_arrays, batches)), **options)
+
+    @classmethod
     def fit(
         cls,
         rate: int,
@@ -140,16 +183,15 @@ class KLT(TransformCodec[KLTConfig]):
         zt = covariances.zx @ whiten.conj().T
         if covariances.y is None or covariances.yx is None or covariances.zy is None:
             side_information_components = 0
-            side = np.zeros((0, cells))
-            vt, zv, v = np.zeros((0, len(whiten))), np.zeros((cells, 0)), np.zeros((0, 0))
+            side, vt, zv, v = (np.zeros(shape, complex) for shape in ((0, cells), (0, len(whiten)), (cells, 0), (0, 0)))
         else:
             seen, directions = principal(covariances.y)
             side = directions[:, :side_information_components].conj().T  # Y to components v
             noise = noise_variance(float(seen.sum()), cells, side_information_snr_db)
             vt, zv = side @ covariances.yx @ whiten.conj().T, covariances.zy @ side.conj().T
-            v = np.diag(seen[:side_information_components] + noise)
+            v = np.diag(seen[:side_information_components] + noise).astype(complex)
 
-        exact = _linear_estimator(np.eye(len(whiten)), vt, v, zt, zv)[:, : len(whiten)]
+        exact = _linear_estimator(np.eye(len(whiten), dtype=complex), vt, v, zt, zv)[:, : len(whiten)]
         _, strength, rows = np.linalg.svd(exact, full_matrices=False)  # KLT of W_x x
         widths = allocate(strength**2, rate)
         rows = rows[: len(widths) // 2]
@@ -160,11 +202,11 @@ class KLT(TransformCodec[KLTConfig]):
                 side_information_components=side_information_components, side_information_snr_db=side_information_snr_db,
             )
         )  # fmt: skip
-        sent = (1 - codec.quantiser.error.double().numpy())[:, None]  # E|s^|^2 = E[s^* s]: levels are their cells' means
+        sent = 1 - codec.quantiser.error.double().numpy()  # E|s^|^2 = E[s^* s]: levels are their cells' means
         codec.scale.copy_(torch.tensor(np.sqrt(power.sum() / cells)))
         scale = float(codec.scale)
-        s = sent * rows.conj()
-        estimator = _linear_estimator(np.diag(sent[:, 0]), vt @ s.T, v, zt @ s.T, zv)
+        s = sent[:, None] * rows.conj()
+        estimator = _linear_estimator(np.diag(sent).astype(complex), vt @ s.T, v, zt @ s.T, zv)
         estimator[:, : len(rows)] /= scale
         codec.store(analysis=scale * rows @ whiten, side_analysis=side, estimator=estimator)
         return codec

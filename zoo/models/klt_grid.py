@@ -18,7 +18,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -26,9 +26,14 @@ from pydantic import Field
 from torch import Tensor
 
 from zoo.covariances import Statistics, noise_variance
+from zoo.errors import ZooError
 from zoo.models.base import CodecConfig
 from zoo.models.klt import KEPT, TransformCodec, TransformConfig
 from zoo.nn.lloyd_max import allocate
+
+if TYPE_CHECKING:
+    from zoo.config import Training
+    from zoo.data import Source
 
 FAINT = 0.01  # variance over noise below which a component of Y tells nothing
 PART = 64  # samples whose velocities are weighed at once; bounds the memory
@@ -146,8 +151,9 @@ def fit_transform(law: Law, bits: float, steps: int, seed: int = 0) -> tuple[Ten
 
     for _ in range(steps):
         transform = _gain(torch.linalg.eigvalsh(a @ a.mH), bits).sqrt() * a @ unit
-        order = torch.randperm(velocities, generator=generator)
-        grid, true = order[: -(-velocities // 3)], order[velocities // 3 :]  # velocities between those of the grid
+        order = torch.arange(velocities).roll(int(torch.randint(velocities, (1,), generator=generator)))
+        # any run of velocities fills their law evenly
+        grid, true = order[: -(-velocities // 3)], order[velocities // 3 :]
         chi = law.correlation[true[torch.randint(len(true), (BATCH,), generator=generator)]]
         w = normal(BATCH, latents)
         later = chi * w + (1 - chi.abs().square()).clamp_min(0).sqrt() * normal(BATCH, latents)
@@ -183,6 +189,7 @@ class KLTGrid(TransformCodec[KLTGridConfig]):
     """
 
     Config: ClassVar[type[CodecConfig]] = KLTGridConfig
+    OPTIONS = (*TransformCodec.OPTIONS, "steps")
     roots: Tensor
     cluster: Tensor
     downlink_taps: Tensor
@@ -200,6 +207,13 @@ class KLTGrid(TransformCodec[KLTGridConfig]):
         self.register_buffer("correlation", torch.zeros(config.velocities, c, 2))
         self.register_buffer("transform", torch.zeros(config.components, latents, 2))  # latents to components sent
         self.register_load_state_dict_post_hook(lambda codec, _: codec._forget())
+
+    @classmethod
+    def from_source(cls, source: Source, training: Training, fields: dict[str, Any]) -> Self:
+        options = cls.options(training, fields)
+        if not options.pop("side_information"):
+            raise ZooError("klt-grid decodes with side information; use klt without")
+        return cls.fit(statistics=source.statistics(), **options)
 
     @classmethod
     def fit(

@@ -1,0 +1,120 @@
+"""Gaussian limits: hand-computed cases, order, and SCIENCE's table from samples and from the law."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import datagen
+from datagen import Store
+from tests.conftest import Cli, assert_one_line_error
+from zoo import data
+from zoo.covariances import Covariances, as_arrays
+from zoo.limits import from_store, gaussian_distortion, linear, prediction_distortion, velocity_known, water_level
+
+BITS = [32, 64, 128, 192, 256, math.inf]
+
+
+def db(errors: list[float]) -> list[float]:
+    return [10 * math.log10(error) for error in errors]
+
+
+@pytest.fixture(scope="module")
+def covariances() -> Covariances:
+    """Of 4 000 samples of the default recipe."""
+    batches = datagen.sample(datagen.CDLRecipe(), range(4000), batch_size=1000)
+    return Covariances.of(as_arrays((x, y, z)) for x, y, z in batches)
+
+
+def test_water_filling_by_hand() -> None:
+    variances = np.array([4.0, 1.0])
+    assert water_level(variances, 2) == pytest.approx(1.0)  # both components get what exceeds 1: log2(4) + 0 bits
+    assert gaussian_distortion(variances, 2) == pytest.approx(2.0)
+    assert gaussian_distortion(variances, 4) == pytest.approx(1.0)  # level 1/2, twice
+    assert gaussian_distortion(variances, 1) == pytest.approx(3.0)  # level 2: only the first component gets its bit
+    assert gaussian_distortion(variances, 0) == pytest.approx(5.0)
+    assert gaussian_distortion(variances, math.inf) == 0
+    assert gaussian_distortion(np.array([1.0, 0.0, 0.0]), 3) == pytest.approx(1 / 8)
+
+
+def test_prediction_by_hand() -> None:
+    one = np.eye(1, dtype=complex)
+    # Z = X + noise of variance 1: X at rate R leaves 1 + 2^-R of 2; side information Y = Z leaves nothing.
+    assert prediction_distortion(one, one, 2 * one, [0, 1, math.inf]) == pytest.approx([1, 0.75, 0.5])
+    side = (2 * one, one, 2 * one)
+    assert prediction_distortion(one, one, 2 * one, [0, 5], *side) == pytest.approx([0, 0], abs=1e-12)
+
+
+def test_linear_row_of_the_table(covariances: Covariances) -> None:
+    """SCIENCE §2, 'best linear', X only and Y only, there fitted and tested on other samples."""
+    assert db(linear(covariances, BITS, 48, None)) == pytest.approx([-7.46, -7.74, -7.77, -7.77, -7.77, -7.77], abs=0.3)
+    alone = Covariances(covariances.shape, covariances.x, covariances.z, covariances.zx)
+    assert db(linear(alone, [math.inf], 48, None)) == pytest.approx([-5.87], abs=0.3)
+    assert covariances.y is not None
+    assert covariances.zy is not None
+    from_y = Covariances(covariances.shape, covariances.y, covariances.z, covariances.zy)
+    assert db(linear(from_y, [math.inf], 48, None)) == pytest.approx([-2.82], abs=0.3)
+
+
+def test_reconstruction_row_of_the_table(covariances: Covariances) -> None:
+    variances = np.linalg.eigvalsh(covariances.x)
+    errors = [gaussian_distortion(variances, bits) / variances.sum() for bits in (64, 128, 192, 256)]
+    assert db(errors) == pytest.approx([-14.8, -21.5, -26.5, -30.8], abs=0.5)
+
+
+def test_velocity_known_row_of_the_table() -> None:
+    """The table counts 48 principal components of a Y without noise; with all of them, or with noise, the row is another one."""
+    law = datagen.conditional_statistics(datagen.CDLRecipe())
+    assert db(velocity_known(law, BITS, 48, None)) == pytest.approx(
+        [-14.68, -17.33, -17.79, -17.81, -17.81, -17.81], abs=0.3
+    )
+    assert db(velocity_known(law, [math.inf], 48, None, side_information=False)) == pytest.approx([-16.41], abs=0.3)
+    assert db(velocity_known(law, [math.inf], None, 30.0))[0] < -18.5
+
+
+def test_order_of_limits(covariances: Covariances) -> None:
+    law = datagen.conditional_statistics(datagen.CDLRecipe(), 20)
+    alone = Covariances(covariances.shape, covariances.x, covariances.z, covariances.zx)
+    rates = [0, 8, 64, 256, math.inf]
+    for errors in (
+        linear(covariances, rates, 60, 20.0),
+        linear(alone, rates, 60, None),
+        velocity_known(law, rates, None, 20.0),
+    ):
+        assert errors == sorted(errors, reverse=True)
+        assert errors[0] <= 1 + 1e-9
+    for less, more in [
+        (linear(alone, rates, 60, None), linear(covariances, rates, 60, 20.0)),  # side information never hurts
+        (linear(covariances, rates, 60, 10.0), linear(covariances, rates, 60, 30.0)),  # nor does less noise on it
+        (velocity_known(law, rates, None, 20.0, side_information=False), velocity_known(law, rates, None, 20.0)),
+    ]:
+        assert all(b <= a + 1e-9 for a, b in zip(less, more, strict=True))
+
+
+def test_limits_of_a_store_without_side_information(small_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = data.Store(small_store.path)
+    read = store.read
+
+    def only_x(split: str, start: int = 0, stop: int | None = None) -> data.Batch:
+        x = read(split, start, stop).x
+        return data.Batch(x, None, x)
+
+    monkeypatch.setattr(store, "read", only_x)
+    found = from_store(store, [64, 128], components=1024)
+    (row,) = found["rows"]
+    assert row["name"] == "Gaussian, no side information"
+    assert row["nmse_db"] == pytest.approx([-14.8, -21.5], abs=1.0)
+
+
+def test_command(small_store: Store, zoo_cli: Cli, tmp_path: Path) -> None:
+    result = zoo_cli("limits", small_store.path, "--bits", "64", "--bits", "128", "--simulate", "--out", "limits.json")
+    assert result.returncode == 0, result.stderr
+    found = json.loads((tmp_path / "limits.json").read_text())
+    assert [row["name"] for row in found["rows"]] == ["linear, X alone", "linear, X and Y", "velocity known"]
+    assert all(row["bits"] == [64, 128] for row in found["rows"])
+    assert f"{found['rows'][2]['nmse_db'][1]:.2f}" in result.stdout
+    assert_one_line_error(zoo_cli("limits", "absent.zarr"), 2, "is not a CSI store")

@@ -1,0 +1,84 @@
+"""The models that come with the package: all there, whole, replayed, measured, and in the README as measured."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+import zoo
+from benchmarks import models
+from zoo import plot, registry, results
+from zoo.checkpoint import check, load_model, read_config
+
+ROOT = Path(__file__).parent.parent
+RATES = {
+    "klt": (64, 128, 192, 256, 320), "klt-grid": (64, 128, 192, 256, 320), "csinet": (66, 132, 192, 258), "crnet": (66, 132, 192, 258),
+    "gd-csi-lite": (64, 128, 192, 256),
+}  # fmt: skip
+NAMES = [registry.model_name(family, "cdl", rate) for family, rates in RATES.items() for rate in rates]
+
+
+def test_every_family_is_there_at_each_rate_and_nothing_else() -> None:
+    assert set(zoo.list_models()) == set(NAMES)
+    assert zoo.list_models("gd-csi-*") == [name for name in NAMES if name.startswith("gd-csi-")]
+    files = {file.relative_to(registry.WEIGHTS).parent.name for file in registry.WEIGHTS.rglob("*.safetensors")}
+    assert files == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_golden_vectors_digests_and_results(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object) -> None:
+        raise AssertionError("a model of the package needs no network")
+
+    monkeypatch.setattr(socket.socket, "connect", offline)
+    path, digests = registry.locate(name)
+    assert digests is not None
+    assert set(digests) == {file.name for file in path.iterdir()}
+    codec = load_model(path, digests)
+    assert check(path, codec) <= 1e-3
+    assert codec.bits == registry.rate_of(name)
+    assert codec.payload_bytes == -(-codec.bits // 8)
+    found, config = results.read(path), read_config(path)
+    assert found is not None
+    assert found["weights_sha256"] == config["weights_sha256"]
+    assert found["bits"] == codec.bits
+    assert found["data"]["samples"] >= 10_000
+    assert found["data"]["split"] == "test"
+    assert found["data"]["recipe_digest"] == config["dataset"]["recipe_digest"]
+    assert [level["snr_db"] for level in found["side_information"]] == [None, 30.0]
+    assert (config["dtype"] == "float16") == (found["half_precision_loss_db"] < 0.05)
+
+
+def test_the_package_ships_every_file() -> None:
+    patterns = ("index.json", "*/model.safetensors", "*/config.json", "*/vectors.safetensors", "*/results.json")
+    matched = {file for pattern in patterns for file in registry.WEIGHTS.glob(pattern)}
+    assert matched == {file for file in registry.WEIGHTS.rglob("*") if file.is_file()}
+    assert sum(file.stat().st_size for file in matched) < 30e6
+
+
+def test_readme_table_and_picture_are_of_these_results() -> None:
+    found = [result for name in zoo.list_models() if (result := results.read(registry.WEIGHTS / name)) is not None]
+    assert models.markdown(found, plot.read_limits(models.LIMITS), "cdl") in (ROOT / "README.md").read_text()
+    assert (ROOT / "benchmarks/results/rd.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_limits_are_of_the_released_set() -> None:
+    limits = json.loads(models.LIMITS.read_text())
+    manifest = json.loads((ROOT / "manifests/datasets/cdl-c-fdd-v1.json").read_text())
+    assert limits["data"]["recipe_digest"] == manifest["recipe_digest"]
+    for name in NAMES:
+        assert read_config(registry.WEIGHTS / name)["dataset"]["name"] == manifest["name"]
+
+
+def test_better_codecs_are_better() -> None:
+    """The order that the models' pages promise, by their results: the grid beats the KLT, and more bits never hurt it."""
+    nmse = {name: results.read(registry.WEIGHTS / name) for name in NAMES}
+    level = {name: found["side_information"][1]["nmse_db"] for name, found in nmse.items() if found is not None}
+    for rate in RATES["klt"]:
+        assert level[f"klt-grid-cdl-{rate}b"] < level[f"klt-cdl-{rate}b"] - 3
+    grid = [level[f"klt-grid-cdl-{rate}b"] for rate in RATES["klt-grid"]]
+    assert grid == sorted(grid, reverse=True)
+    assert level["klt-grid-cdl-128b"] < -9.02  # GD-CSI's published figure at this rate
