@@ -251,7 +251,7 @@ def test_codebook_finds_the_nearest_word() -> None:
 )
 def test_the_loss_trains_every_weight(family: str, fields: dict[str, Any]) -> None:
     codec = untrained(family, **fields).requires_grad_(True).train()
-    x, y, z = (samples(16, seed) for seed in (0, 1, 2))
+    x, y, z = (codec.to_image(samples(16, seed)) for seed in (0, 1, 2))
     loss, _ = codec.loss(x, y, z, codec.draws(16, generator()))
     assert loss.ndim == 0
     weights = dict(codec.named_parameters())
@@ -265,10 +265,10 @@ def test_the_loss_trains_every_weight(family: str, fields: dict[str, Any]) -> No
 def test_diffusion_loss_of_a_perfect_network_is_the_codebook_term() -> None:
     codec = untrained("gd-csi", codebook_weight=0.01)
     assert isinstance(codec, GDCSI)
-    x, y, z = (samples(6, seed) for seed in (0, 1, 2))
+    x, y, z = (codec.to_image(samples(6, seed)) for seed in (0, 1, 2))
     draws = codec.draws(6, generator())
     assert set(draws["time"].tolist()) <= {1, 2, 3, 4}
-    codec.unet.forward = lambda *_: codec.to_image(z)  # type: ignore[method-assign]
+    codec.unet.forward = lambda *_: z  # type: ignore[method-assign]
     loss, logs = codec.loss(x, y, z, draws)
     assert logs["codebook"] > 0
     assert loss.item() == pytest.approx(0.01 * logs["codebook"].item())
@@ -277,7 +277,7 @@ def test_diffusion_loss_of_a_perfect_network_is_the_codebook_term() -> None:
 def test_diffusion_loss_weighs_times_by_their_signal_to_noise_ratio() -> None:
     codec = untrained("gd-csi", codebook_weight=0.0)
     assert isinstance(codec, GDCSI)
-    x, y, z = (samples(4, seed) for seed in (0, 1, 2))
+    x, y, z = (codec.to_image(samples(4, seed)) for seed in (0, 1, 2))
     draws = {"time": torch.tensor([1, 2, 3, 4]), "noise": torch.randn(4, 2, 32, 32, generator=generator())}
     codec.unet.forward = lambda *_: torch.zeros(4, 2, 32, 32)  # type: ignore[method-assign]
     loss, _ = codec.loss(x, y, z, draws)

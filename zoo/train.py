@@ -215,7 +215,7 @@ class _Trainer:
         y = None if batch.y is None else noisy(batch.y, self.training.side_information_snr_db, generator)
         draws = self.codec.draws(len(batch.x), generator)
         mine = slice(self.rank * len(batch.x) // self.world, (self.rank + 1) * len(batch.x) // self.world)
-        x, z, y = batch.x[mine], batch.z[mine], None if y is None else y[mine]
+        x, z, y = (None if array is None else self.codec.to_image(array[mine]) for array in (batch.x, batch.z, y))
         for group in self.optimizer.param_groups:
             group["lr"] = group["pace"] * learning_rate(self.training, self.step, done)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half()):

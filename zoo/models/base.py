@@ -210,7 +210,7 @@ class NetworkCodec(Codec[C]):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Training loss.
 
-        :param x: physical values, complex [n, angle, delay]; likewise ``y`` and the target ``z``
+        :param x: image of :meth:`to_image`, [n, 2, angle, delay]; likewise ``y`` and the target ``z``
         :param draws: of :meth:`draws`
         :returns: scalar to minimise, and scalars worth a line in the log
         """

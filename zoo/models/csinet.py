@@ -75,10 +75,10 @@ class ScalarCodec(NetworkCodec[ScalarConfig]):
     def loss(
         self, x: Tensor, y: Tensor | None, z: Tensor, draws: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        latent = self.encoder(self.to_image(x)).tanh()
+        latent = self.encoder(x).tanh()
         bits = self.config.element_bits
         sent = straight_through(latent, uniform_values(uniform_codes(latent, bits), bits, latent.dtype))
-        return relative_error(self.decode(sent, None if y is None else self.to_image(y)), self.to_image(z)).mean(), {}
+        return relative_error(self.decode(sent, y), z).mean(), {}
 
 
 class RefineBlock(nn.Module):

@@ -178,7 +178,7 @@ class GDCSI(NetworkCodec[GDCSIConfig]):
     def loss(
         self, x: Tensor, y: Tensor | None, z: Tensor, draws: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        trunk, target = self.encoder(self.to_input(x)), self.to_image(z)
+        trunk = self.encoder(x * self.gain)
         # Each rate gets an equal share of the batch, and the shares go through the shared parts together.
         hidden, shifts, losses = [], [], []
         for rate, share in zip(self.config.shared, trunk.tensor_split(len(self.config.shared)), strict=True):
@@ -187,16 +187,16 @@ class GDCSI(NetworkCodec[GDCSIConfig]):
             hidden.append(part.unit(words.permute(0, 3, 1, 2)))
             shifts.append(self._shift(rate, len(share)))
             losses.append(cost)
-        fine, coarse = self.context(torch.cat(hidden), None if y is None else self.to_input(y))
+        fine, coarse = self.context(torch.cat(hidden), None if y is None else y * self.gain)
         shift = None if self.embedding is None else torch.cat([row for row in shifts if row is not None])
-        codebook = torch.cat(losses) / energy(target)
+        codebook = torch.cat(losses) / energy(z)
         if self.config.objective == "sampler":
-            error = relative_error(self.decode(fine, coarse, shift), target)
+            error = relative_error(self.decode(fine, coarse, shift), z)
         else:
             level = torch.tensor(self.alpha_bar, device=z.device)[draws["time"]]
-            noisy = add_noise(target, draws["noise"].to(target.dtype), level)
+            noisy = add_noise(z, draws["noise"].to(z.dtype), level)
             clean = self.unet(noisy, fine, coarse, draws["time"] / self.config.steps, shift)
-            error = (level / (1 - level)).clamp(max=MAX_WEIGHT) * relative_error(clean, target)
+            error = (level / (1 - level)).clamp(max=MAX_WEIGHT) * relative_error(clean, z)
         loss = (error + self.config.codebook_weight * codebook).mean()  # eq. (7), every sample over its energy
         return loss, {"error": error.mean(), "codebook": codebook.mean()}
 
