@@ -83,7 +83,7 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Directory of an untrained CsiNet of 66 bits that takes side information; tests must not change it."""
     from tests.zoo_fixtures import save, untrained
 
-    return save(tmp_path_factory.mktemp("models") / "csinet-cdl-66b", untrained("csinet"))
+    return save(tmp_path_factory.mktemp("models") / "csinet-tiny-66b", untrained("csinet"))
 
 
 def assert_one_line_error(result: subprocess.CompletedProcess[str], code: int, *words: str) -> None:

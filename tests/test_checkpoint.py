@@ -239,8 +239,8 @@ def test_golden_vectors_that_are_missing(model: Path) -> None:
 def collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three models in the place of those that come with the package."""
     for name, family, fields in (
-        ("csinet-cdl-66b", "csinet", {}),
-        ("csinet-cdl-132b", "csinet", {"rate": 132}),
+        ("csinet-tiny-66b", "csinet", {}),
+        ("csinet-tiny-132b", "csinet", {"rate": 132}),
         ("gd-csi-lite-cdl-64b", "gd-csi", {}),
     ):
         save(tmp_path / name, untrained(family, **fields), architecture=family)
@@ -250,11 +250,11 @@ def collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_models_by_name(collection: Path) -> None:
-    assert zoo.list_models() == ["csinet-cdl-66b", "csinet-cdl-132b", "gd-csi-lite-cdl-64b"]
+    assert zoo.list_models() == ["csinet-tiny-66b", "csinet-tiny-132b", "gd-csi-lite-cdl-64b"]
     assert zoo.list_models("gd-csi-*") == ["gd-csi-lite-cdl-64b"]
-    assert zoo.load("csinet-cdl-132b").bits == 132
-    with pytest.raises(ZooError, match=r"unknown model 'csinet-cdl-128b'; nearest: csinet-cdl-132b"):
-        zoo.load("csinet-cdl-128b")
+    assert zoo.load("csinet-tiny-132b").bits == 132
+    with pytest.raises(ZooError, match=r"unknown model 'csinet-tiny-128b'; nearest: csinet-tiny-132b"):
+        zoo.load("csinet-tiny-128b")
     with pytest.raises(ZooError, match="is no model directory"):
         zoo.load(collection)
     with pytest.raises(ZooError, match="is no model directory"):
@@ -272,8 +272,8 @@ def test_parts_of_a_name() -> None:
 
 
 def test_a_relative_path_finds_its_index(collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(collection / "csinet-cdl-66b")
-    assert registry.locate(".")[1] == registry.read_index(collection)["csinet-cdl-66b"]
+    monkeypatch.chdir(collection / "csinet-tiny-66b")
+    assert registry.locate(".")[1] == registry.read_index(collection)["csinet-tiny-66b"]
 
 
 def test_devices_and_number_formats(small_model: Path) -> None:

@@ -55,7 +55,7 @@ def test_results_are_what_payloads_and_estimates_say(
     assert found["data"] == {
         "name": "cdl-c-fdd-v1", "scenario": "cdl", "recipe_digest": small_recipe().digest, "split": "train", "samples": 150,
     }  # fmt: skip
-    assert found["model"] == "csinet-cdl-66b"
+    assert found["model"] == "csinet-tiny-66b"
     assert found["weights_sha256"] == registry.sha256(small_model / "model.safetensors")
     assert found["parameters"] == sum(weight.numel() for weight in codec.parameters())
     assert found["command"] == "zoo eval"
@@ -74,7 +74,7 @@ def test_noise_on_the_side_information(small_model: Path, store: data.Store) -> 
 
 
 def test_a_codec_without_side_information_has_one_result(store: data.Store, tmp_path: Path) -> None:
-    path = save(tmp_path / "csinet-cdl-66b", untrained("csinet", side_information=False))
+    path = save(tmp_path / "csinet-tiny-66b", untrained("csinet", side_information=False))
     found = evaluate(path, store, "val")
     assert found["decoder_has_y"] is False
     assert [level["snr_db"] for level in found["side_information"]] == [None]
@@ -113,23 +113,23 @@ def test_payloads_of_another_length_than_stated(
         CsiNet, "decompress", lambda codec, payloads, y: np.zeros((len(payloads), 32, 32), np.complex64)
     )
     monkeypatch.setattr(CsiNet, "compress", lambda codec, x: [bytes(10)] * len(x))
-    with pytest.raises(CheckError, match="csinet-cdl-66b sends payloads of another length than its 66 bits take"):
+    with pytest.raises(CheckError, match="csinet-tiny-66b sends payloads of another length than its 66 bits take"):
         evaluate(small_model, store, "val")
 
 
 def test_estimates_that_are_not_finite(small_model: Path, store: data.Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CsiNet, "reconstruct", lambda codec, codes, y: torch.full((len(codes), 32, 32), torch.nan + 0j))
-    with pytest.raises(CheckError, match="csinet-cdl-66b reconstructs values that are not finite"):
+    with pytest.raises(CheckError, match="csinet-tiny-66b reconstructs values that are not finite"):
         evaluate(small_model, store, "val", rho_samples=0)
 
 
 def test_stores_that_do_not_fit(small_model: Path, store: data.Store, tmp_path: Path) -> None:
     cropped = generate(small_recipe(train=0, val=5, crop_taps=16), tmp_path / "cropped.zarr")
-    with pytest.raises(ZooError, match=r"holds samples of 32 x 16 \(angle x delay\); csinet-cdl-66b takes 32 x 32"):
+    with pytest.raises(ZooError, match=r"holds samples of 32 x 16 \(angle x delay\); csinet-tiny-66b takes 32 x 32"):
         evaluate(small_model, data.Store(cropped.path), "val")
     blind = data.Store(store.path)
     blind.dataset = dataclasses.replace(blind.dataset, side_information=False)
-    with pytest.raises(ZooError, match="has no side information Y; csinet-cdl-66b decodes with it"):
+    with pytest.raises(ZooError, match="has no side information Y; csinet-tiny-66b decodes with it"):
         evaluate(small_model, blind, "val")
     with pytest.raises(ZooError, match="has no split 'test'; it has train, val"):
         evaluate(small_model, store)
@@ -152,7 +152,7 @@ def result(model: str, bits: int, nmse_db: float, **changes: Any) -> dict[str, A
 
 
 def test_results_file_round_trip(tmp_path: Path) -> None:
-    written = result("csinet-cdl-66b", 66, -5.0)
+    written = result("csinet-tiny-66b", 66, -5.0)
     assert results.read(tmp_path) is None
     results.write(tmp_path / "results.json", written)
     assert results.read(tmp_path) == results.read(tmp_path / "results.json") == written
@@ -177,7 +177,7 @@ def test_results_are_put_beside_the_weights_unless_an_index_knows_them(small_mod
 
 
 def test_a_full_disk_leaves_the_old_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written = result("csinet-cdl-66b", 66, -5.0)
+    written = result("csinet-tiny-66b", 66, -5.0)
     results.write(tmp_path / "results.json", written)
 
     def full(path: Path, text: str, encoding: str) -> int:
@@ -195,7 +195,7 @@ def test_a_full_disk_leaves_the_old_results(tmp_path: Path, monkeypatch: pytest.
 
 RESULTS = [
     result("csinet-cdl-132b", 132, -5.85),
-    result("csinet-cdl-66b", 66, -5.65),
+    result("csinet-tiny-66b", 66, -5.65),
     result("klt-cdl-64b", 64, -6.5, decoder_has_y=False, side_information=[{"snr_db": None, "nmse_db": -6.5}]),
 ]
 LIMITS = {"rows": [{"name": "best linear", "bits": [64, 128, None], "nmse_db": [-7.74, -7.77, -7.77]}]}
@@ -253,7 +253,7 @@ def test_pictures_that_cannot_be_drawn(tmp_path: Path) -> None:
         with pytest.raises(ZooError, match=words):
             plot.rd(given, tmp_path / name)
     with pytest.raises(
-        ZooError, match=r"csinet-cdl-66b was not measured at this SNR of Y; its results have --snr none, 30"
+        ZooError, match=r"csinet-tiny-66b was not measured at this SNR of Y; its results have --snr none, 30"
     ):
         plot.rd(RESULTS, tmp_path / "rd.png", snr_db=20.0)
     assert list(tmp_path.iterdir()) == []

@@ -14,6 +14,7 @@ from datagen import Store
 from tests.conftest import Cli, assert_one_line_error
 from zoo import data
 from zoo.covariances import Covariances, as_arrays
+from zoo.errors import ZooError
 from zoo.limits import from_store, gaussian_distortion, linear, prediction_distortion, velocity_known, water_level
 
 BITS = [32, 64, 128, 192, 256, math.inf]
@@ -74,6 +75,8 @@ def test_velocity_known_row_of_the_table() -> None:
     )
     assert db(velocity_known(law, [math.inf], 48, None, side_information=False)) == pytest.approx([-16.41], abs=0.3)
     assert db(velocity_known(law, [math.inf], None, 30.0))[0] < -18.5
+    with pytest.raises(ZooError, match="give components, or snr_db"):
+        velocity_known(law, BITS, None, None)
 
 
 def test_order_of_limits(covariances: Covariances) -> None:

@@ -167,7 +167,7 @@ def test_compress_and_decompress_with_a_store(
     back = zoo_cli(
         "decompress", model, "val.payloads", "z.npy", "--side-information", small_store.path, "--split", "val"
     )
-    assert "complex64 [30, 32 angles, 32 delays] by csinet-cdl-66b" in back.stdout
+    assert "complex64 [30, 32 angles, 32 delays] by csinet-tiny-66b" in back.stdout
     batch, codec = data.Store(small_store.path).read("val", 0, 30), zoo.load(model)
     expected = codec.decompress(codec.compress(batch.x), batch.y)
     assert np.allclose(np.load(tmp_path / "z.npy"), expected.numpy(), atol=1e-6)
@@ -178,7 +178,7 @@ def test_the_payloads_name_their_model(
 ) -> None:
     assert zoo_cli("compress", model, "x.npy", "x.payloads", "--quiet").returncode == 0
     alone = ("decompress", "x.payloads", "z.npy", "--side-information", "y.npy")
-    assert_one_line_error(zoo_cli(*alone), 2, "x.payloads is of csinet-cdl-66b, which does not come with this package")
+    assert_one_line_error(zoo_cli(*alone), 2, "x.payloads is of csinet-tiny-66b, which does not come with this package")
     registry.write_index(tmp_path)
     monkeypatch.setattr(registry, "WEIGHTS", tmp_path)
     assert zoo_cli(*alone).returncode == 0
@@ -189,11 +189,11 @@ def test_the_payloads_name_their_model(
 
 
 def test_a_codec_without_side_information(zoo_cli: Cli, arrays: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
-    save(tmp_path / "csinet-cdl-66b", untrained("csinet", side_information=False))
-    assert zoo_cli("compress", "./csinet-cdl-66b", "x.npy", "p").returncode == 0
-    assert zoo_cli("decompress", "./csinet-cdl-66b", "p", "z.npy").returncode == 0
+    save(tmp_path / "csinet-tiny-66b", untrained("csinet", side_information=False))
+    assert zoo_cli("compress", "./csinet-tiny-66b", "x.npy", "p").returncode == 0
+    assert zoo_cli("decompress", "./csinet-tiny-66b", "p", "z.npy").returncode == 0
     assert np.load(tmp_path / "z.npy").shape == (10, 32, 32)
-    superfluous = zoo_cli("decompress", "./csinet-cdl-66b", "p", "z.npy", "--side-information", "y.npy")
+    superfluous = zoo_cli("decompress", "./csinet-tiny-66b", "p", "z.npy", "--side-information", "y.npy")
     assert_one_line_error(superfluous, 2, "takes no side information")
 
 
@@ -222,11 +222,11 @@ def test_payload_files_that_are_damaged_or_foreign(
     refused(raw.replace(b'"count":10', b'"counts":10'), "damaged header: count: Field required")
     refused(
         raw.replace(b'"model":"csinet', b'"model":"crnet'),
-        "holds payloads of crnet-cdl-66b",
-        "csinet-cdl-66b",
+        "holds payloads of crnet-tiny-66b",
+        "csinet-tiny-66b",
         "cannot read them",
     )
-    refused(raw, "holds payloads of csinet-cdl-66b", "cannot read them", by="again/csinet-cdl-66b")
+    refused(raw, "holds payloads of csinet-tiny-66b", "cannot read them", by="again/csinet-tiny-66b")
     refused(raw[:-1] + b"\xff", "a payload has bits set beyond its 66")
 
 
@@ -318,20 +318,20 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 def test_check_tells_good_models_from_bad_ones(
     model: Path, zoo_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save(tmp_path / "csinet-cdl-72b", untrained("csinet", rate=72))
+    save(tmp_path / "csinet-tiny-72b", untrained("csinet", rate=72))
     registry.write_index(tmp_path)
     monkeypatch.setattr(registry, "WEIGHTS", tmp_path)
     good = zoo_cli("check")
     assert good.returncode == 0, good.stderr
-    assert [line.split(":")[0] for line in good.stdout.splitlines()] == ["ok   csinet-cdl-66b", "ok   csinet-cdl-72b"]
+    assert [line.split(":")[0] for line in good.stdout.splitlines()] == ["ok   csinet-tiny-66b", "ok   csinet-tiny-72b"]
     with (model / "model.safetensors").open("ab") as file:
         file.write(b" ")
     bad = zoo_cli("check")
     assert_one_line_error(bad, 1, "1 of 2 models are not what their records say")
-    assert re.search(r"^bad  csinet-cdl-66b: .*model.safetensors was changed", bad.stdout, re.MULTILINE)
-    assert "ok   csinet-cdl-72b" in bad.stdout
+    assert re.search(r"^bad  csinet-tiny-66b: .*model.safetensors was changed", bad.stdout, re.MULTILINE)
+    assert "ok   csinet-tiny-72b" in bad.stdout
     rows = json.loads(zoo_cli("check", "--json").stdout)
-    assert [(row["model"], row["ok"]) for row in rows] == [("csinet-cdl-66b", False), ("csinet-cdl-72b", True)]
+    assert [(row["model"], row["ok"]) for row in rows] == [("csinet-tiny-66b", False), ("csinet-tiny-72b", True)]
 
 
 def test_models_that_are_released_are_left_alone(
@@ -349,7 +349,7 @@ def test_models_that_are_released_are_left_alone(
         assert (model / "results.json").read_bytes() == before
     listed = zoo_cli("list", "csinet-*").stdout.splitlines()
     assert listed[0].split() == ["model", "bits", "parameters", "NMSE"]
-    assert re.fullmatch(r"csinet-cdl-66b +66 +50 753 +-?\d+\.\d\d dB, -?\d+\.\d\d dB with Y at 30 dB", listed[1])
+    assert re.fullmatch(r"csinet-tiny-66b +66 +50 753 +-?\d+\.\d\d dB, -?\d+\.\d\d dB with Y at 30 dB", listed[1])
     [row] = json.loads(zoo_cli("list", "--json").stdout)
     assert row["side_information"] == json.loads(before)["side_information"]
 

@@ -178,7 +178,7 @@ def evaluate(
         require_place(place)
     found = run_evaluation(
         model, Store(data), split, samples, snr_db=tuple(dict.fromkeys(snr_db)), device=device, progress=not quiet,
-        command=_command_line(),
+        command=shlex.join(["zoo", *sys.argv[1:]]),
     )  # fmt: skip
     if place is not None:
         results.write(place, found)
@@ -211,9 +211,7 @@ def release(
     from zoo import results
     from zoo.data import Store
 
-    found = releasing.release(
-        models, Store(data), into, samples, device=device, progress=not quiet, command=_command_line()
-    )  # fmt: skip
+    found = releasing.release(models, Store(data), into, samples, device=device, progress=not quiet)
     if as_json:
         click.echo(json.dumps(found, allow_nan=False))
         return
@@ -340,10 +338,6 @@ def bench(model: str, batch: int, device: str, as_json: bool) -> None:
         speed, macs = facts[f"{side}_samples_per_second"], facts[f"{side}_macs"] / 1e6
         click.echo(f"{side:<10}  {macs:10.2f} M MACs a sample  {speed:10.0f} samples/s")
     click.echo(f"{facts['device']}, {facts['threads']} threads, batches of {batch}, torch {facts['torch']}", err=True)
-
-
-def _command_line() -> str:
-    return shlex.join(["zoo", *sys.argv[1:]])
 
 
 def _spaced(number: int) -> str:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from zoo.covariances import Array, Covariances, Statistics, as_arrays, noise_variance, principal
 from zoo.data import Batch, Store
+from zoo.errors import ZooError
 
 SAMPLES = 10_000  # that covariances are taken of
 VELOCITIES = 50  # of a law's, that the limit with known velocity is averaged over
@@ -111,7 +112,10 @@ def velocity_known(
     :param snr_db: SNR of Y; None for Y as simulated
     :param side_information: whether the decoder has Y
     :returns: E||Z - Z^||^2 / E||Z||^2 at each rate
+    :raises ZooError: all components of a Y without noise, which tell everything
     """
+    if components is None and snr_db is None and side_information:
+        raise ZooError("all of a Y without noise tells Z whatever the rate; give components, or snr_db")
     downlink, uplink = (_components(maps) for maps in (statistics.downlink, statistics.uplink))
     x, y = downlink[:components], uplink[:components]
     noise = (

@@ -113,7 +113,7 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def locate(model: str | Path) -> tuple[Path, dict[str, str] | None]:
-    """Directory of a model, and the digests that its files must have.
+    """Directory of a model, and the digests that its files must have. A directory of the name given goes before a model of the package.
 
     :param model: name, path of a directory, or ``hf:org/repo[/folder][@revision]``
     :raises ZooError: nothing of that name; the nearest names are given
@@ -124,12 +124,12 @@ def locate(model: str | Path) -> tuple[Path, dict[str, str] | None]:
 
         path = fetch(text)
         return path, read_index(path.parent).get(path.name)
-    index = read_index(WEIGHTS)
-    if text in index:
-        return WEIGHTS / text, index[text]
     path = Path(model)
     if (path / "config.json").is_file():
         return path, read_index(path.resolve().parent).get(path.resolve().name)
+    index = read_index(WEIGHTS)
+    if text in index:
+        return WEIGHTS / text, index[text]
     if path.is_dir() or "/" in text:
         raise ZooError(f"{text} is no model directory: it has no config.json; see zoo list for names")
     near = difflib.get_close_matches(text, index, n=3, cutoff=0.4)

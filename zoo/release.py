@@ -21,8 +21,7 @@ LOSS_DB = 0.05  # of NMSE, that half precision may cost
 
 
 def release(
-    models: Sequence[str | Path], store: Store, into: Path, samples: int | None = None, *, device: str = "cpu", progress: bool = False,
-    command: str | None = None,
+    models: Sequence[str | Path], store: Store, into: Path, samples: int | None = None, *, device: str = "cpu", progress: bool = False
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Put models into a collection, with weights in half precision where that costs less than :data:`LOSS_DB`.
 
@@ -43,7 +42,7 @@ def release(
     for model in models:
         path, digests = locate(model)
         with tempfile.TemporaryDirectory(dir=into, prefix=".") as directory:
-            draft, found = _smallest(path, digests, Path(directory), store, samples, device, progress, command)
+            draft, found = _smallest(path, digests, Path(directory), store, samples, device, progress)
             results.write(draft / results.RESULTS_FILE, found)
             shutil.rmtree(into / draft.name, ignore_errors=True)
             draft.rename(into / draft.name)
@@ -53,8 +52,7 @@ def release(
 
 
 def _smallest(
-    path: Path, digests: dict[str, str] | None, directory: Path, store: Store, samples: int | None, device: str, progress: bool,
-    command: str | None,
+    path: Path, digests: dict[str, str] | None, directory: Path, store: Store, samples: int | None, device: str, progress: bool
 ) -> tuple[Path, dict[str, Any]]:  # fmt: skip
     """The model in the fewest bytes that keep its quality, and its results."""
     codec, config = load_model(path, digests), read_config(path)
@@ -66,6 +64,8 @@ def _smallest(
         for name, value in read_tensors(path / VECTORS_FILE).items()
         if name in ("x", "y")
     }
+    count = store.sizes.get("test", 0) if samples is None else samples
+    command = f"zoo eval {config['name']} --data STORE --samples {count}"  # what measures the released file again
     measured = {}
     for dtype in ("float32", "float16"):
         draft = directory / dtype / config["name"]
