@@ -153,45 +153,6 @@ def test_a_time_budget_bends_the_learning_rate_and_ends_the_run(source: data.Cac
     assert learning_rate(training, 10**5, 1.0) == pytest.approx(training.final_learning_rate)
 
 
-def test_simulated_batches_are_a_function_of_the_step() -> None:
-    source = data.Simulated(None, "cpu")
-    whole, late = source.batches(0, 10), source.batches(3, 10)
-    batches = [next(whole) for _ in range(4)]
-    again = next(late)
-    assert torch.equal(batches[3].x, again.x)
-    assert not torch.equal(batches[0].x, batches[1].x)
-    whole.close()  # type: ignore[attr-defined]
-    late.close()  # type: ignore[attr-defined]
-
-
-def test_cached_batches_visit_every_sample_each_epoch(source: data.Cached) -> None:
-    batches = source.batches(0, 100)
-    epochs = [torch.cat([next(batches).x for _ in range(6)]) for _ in range(2)]
-    first, second = (set(epoch.flatten(1).abs().sum(1).tolist()) for epoch in epochs)
-    assert len(first) == 600
-    assert first == second
-    assert not torch.equal(*epochs)
-    assert torch.equal(next(source.batches(7, 100)).x, epochs[1][100:200])
-
-
-def test_noise_on_the_side_information_has_the_stated_power() -> None:
-    y = torch.randn(64, 32, 32, dtype=torch.complex64, generator=torch.Generator().manual_seed(1))
-    received = data.noisy(y, 20.0, torch.Generator().manual_seed(0))
-    ratio = float((received - y).abs().square().sum() / y.abs().square().sum())
-    assert ratio == pytest.approx(0.01, rel=0.02)
-    assert data.noisy(y, None, torch.Generator()) is y
-
-
-def test_only_simulating_imports_datagen(small_store: Store) -> None:
-    script = (
-        "import sys, zoo.train, zoo.evaluate, zoo.plot, zoo.bench, zoo.registry, zoo.limits, zoo.data, zoo.config\n"
-        "for a in zoo.registry.ARCHITECTURES: zoo.registry.architecture(a)\n"
-        f"zoo.data.Store({str(small_store.path)!r}).read('train', 0, 3)\n"
-        "assert not [m for m in sys.modules if m.split('.')[0] in ('datagen', 'sionna', 'dask')]\n"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True)
-
-
 def _zoo(*arguments: str | Path, processes: int = 1, cwd: Path) -> subprocess.Popen[str]:
     script = str(Path(sys.executable).with_name("zoo"))
     launcher = [

@@ -49,7 +49,8 @@ class Codebook(nn.Module):
         :returns: int64 [...]
         """
         words = self.words.float()
-        return (words.square().sum(1) - 2 * x.float() @ words.T).argmin(-1)
+        with torch.autocast(x.device.type, enabled=False):  # half precision would take neighbours for the nearest
+            return (words.square().sum(1) - 2 * x.float() @ words.T).argmin(-1)
 
     def forward(self, codes: Tensor) -> Tensor:
         """The words themselves: int64 [...] to [..., dimension]."""

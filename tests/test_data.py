@@ -1,0 +1,160 @@
+"""What zoo reads: stores of every kind of damage, training batches, noise on the side information."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import zarr
+
+from datagen import Store
+from zoo import ZooError, data
+
+
+@pytest.fixture
+def source(small_store: Store) -> data.Cached:
+    return data.Cached(data.Store(small_store.path), "cpu", None, seed=0)
+
+
+@pytest.fixture
+def copy(small_store: Store, tmp_path: Path) -> Path:
+    """A store that may be damaged."""
+    return Path(shutil.copytree(small_store.path, tmp_path / "s.zarr"))
+
+
+def with_attributes(**changes: object) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        file = path / "zarr.json"
+        metadata = json.loads(file.read_text())
+        metadata["attributes"].update(changes)
+        file.write_text(json.dumps(metadata))
+
+    return damage
+
+
+def with_nan(path: Path) -> None:
+    zarr.open_array(path / "train/Y", mode="r+")[300, 1, 2] = complex(np.nan, 0)
+
+
+def cut_short(path: Path) -> None:
+    os.truncate(path / "train/X/c/1/0/0", 1000)
+
+
+def empty(path: Path) -> None:
+    shutil.rmtree(path)
+    path.mkdir()
+
+
+def test_a_store_is_read_as_datagen_wrote_it(small_store: Store) -> None:
+    store = data.Store(small_store.path)
+    assert store.sizes == {"train": 600, "val": 40}
+    facts = (
+        store.dataset.name,
+        store.dataset.scenario,
+        store.dataset.shape,
+        store.dataset.side_information,
+        store.dataset.subcarriers,
+    )
+    assert facts == ("cdl-c-fdd-v1", "cdl", (32, 32), True, 667)
+    batch = store.read("train", 250, 300)
+    assert batch.y is not None
+    for array, name in zip(batch, "XYZ", strict=True):
+        assert array is not None
+        assert (array.numpy() == getattr(small_store["train"], name)[250:300]).all()
+    pieces = list(store.batches("train", size=256))
+    assert [len(piece.x) for piece in pieces] == [256, 256, 88]
+    assert torch.equal(torch.cat([piece.z for piece in pieces]), store.read("train").z)
+
+
+def test_a_store_whose_target_is_x(copy: Path) -> None:
+    for split in ("train", "val"):
+        for name in "YZ":
+            shutil.rmtree(copy / split / name)
+    for file in (copy / "zarr.json", *copy.glob("*/zarr.json")):
+        metadata = json.loads(file.read_text())
+        del metadata["consolidated_metadata"]
+        file.write_text(json.dumps(metadata))
+    with_attributes(target="X")(copy)
+    store = data.Store(copy)
+    assert not store.dataset.side_information
+    x, y, z = store.read("val")
+    assert y is None
+    assert z is x
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (with_attributes(format="other"), "no fdd-csi store"),
+        (with_attributes(format_version=2), "format version 2; this zoo reads version 1"),
+        (with_attributes(complete=False), "is not complete"),
+        (with_attributes(recipe=None), "has no recipe"),
+        (with_nan, "train/Y holds values that are missing or not finite; see datagen verify"),
+        (cut_short, "train/X cannot be read"),
+        (empty, "is not a CSI store"),
+    ],
+    ids=["format", "version", "incomplete", "recipe", "nan", "damaged", "empty"],
+)
+def test_damaged_stores(copy: Path, damage: Callable[[Path], None], words: str) -> None:
+    damage(copy)
+    with pytest.raises(ZooError) as raised:
+        data.Cached(data.Store(copy), "cpu", None, seed=0)
+    assert words in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_more_than_a_store_has(small_store: Store) -> None:
+    store = data.Store(small_store.path)
+    with pytest.raises(ZooError, match="has no split 'test'; it has train, val"):
+        store.read("test")
+    with pytest.raises(ZooError, match="has 600 samples in train; 601 are asked for"):
+        store.read("train", 0, 601)
+    with pytest.raises(ZooError, match="does not say what law"):
+        data.Cached(store, "cpu", 10, seed=0).statistics()
+
+
+def test_simulated_batches_are_a_function_of_the_step() -> None:
+    source = data.Simulated(None, "cpu")
+    whole, late = source.batches(0, 10), source.batches(3, 10)
+    batches = [next(whole) for _ in range(4)]
+    again = next(late)
+    assert torch.equal(batches[3].x, again.x)
+    assert not torch.equal(batches[0].x, batches[1].x)
+    whole.close()  # type: ignore[attr-defined]
+    late.close()  # type: ignore[attr-defined]
+
+
+def test_cached_batches_visit_every_sample_each_epoch(source: data.Cached) -> None:
+    batches = source.batches(0, 100)
+    epochs = [torch.cat([next(batches).x for _ in range(6)]) for _ in range(2)]
+    first, second = (set(epoch.flatten(1).abs().sum(1).tolist()) for epoch in epochs)
+    assert len(first) == 600
+    assert first == second
+    assert not torch.equal(*epochs)
+    assert torch.equal(next(source.batches(7, 100)).x, epochs[1][100:200])
+
+
+def test_noise_on_the_side_information_has_the_stated_power() -> None:
+    y = torch.randn(64, 32, 32, dtype=torch.complex64, generator=torch.Generator().manual_seed(1))
+    received = data.noisy(y, 20.0, torch.Generator().manual_seed(0))
+    ratio = float((received - y).abs().square().sum() / y.abs().square().sum())
+    assert ratio == pytest.approx(0.01, rel=0.02)
+    assert data.noisy(y, None, torch.Generator()) is y
+
+
+def test_only_simulating_imports_datagen(small_store: Store) -> None:
+    script = (
+        "import sys, zoo.train, zoo.evaluate, zoo.plot, zoo.bench, zoo.registry, zoo.limits, zoo.data, zoo.config\n"
+        "for a in zoo.registry.ARCHITECTURES: zoo.registry.architecture(a)\n"
+        f"zoo.data.Store({str(small_store.path)!r}).read('train', 0, 3)\n"
+        "assert not [m for m in sys.modules if m.split('.')[0] in ('datagen', 'sionna', 'dask')]\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
