@@ -143,6 +143,17 @@ def test_fine_tuning_starts_from_a_model_or_a_run(source: data.Cached, tmp_path:
         build(config.load("gd-csi-onestep", {**TINY, "codec.width": 8, "training.init": str(model)}), source)
 
 
+def test_fitted_families_go_through_the_same_door(source: data.Cached, tmp_path: Path) -> None:
+    (klt,) = train(config.load("klt", {"codec.rate": 13}), source, tmp_path / "klt", progress=False)
+    assert zoo.load(klt).payload_bytes == 2
+    changes = {"codec.rate": 24, "codec.steps": 0}
+    (grid,) = train(config.load("klt-grid", changes), data.Simulated(None, "cpu"), tmp_path / "grid", progress=False)
+    assert check(grid, zoo.load(grid)) < 1e-3
+    without = config.load("klt", {"codec.rate": 64, "codec.side_information": False})
+    (alone,) = train(without, source, tmp_path / "alone", progress=False)
+    assert not zoo.load(alone).config.side_information
+
+
 def test_a_time_budget_bends_the_learning_rate_and_ends_the_run(source: data.Cached, tmp_path: Path) -> None:
     recipe = config.load("csinet", {**SMALL, "training.steps": 10**6})
     train(recipe, source, tmp_path / "run", progress=False, max_minutes=2 / 60)
@@ -223,6 +234,11 @@ def test_ctrl_c_saves_and_resume_goes_on(small_store: Store, tmp_path: Path) -> 
         ("csinet", {"training.init": "csinet-cdl-1b"}, "unknown model"),
         ("csinet", {"architecture": "csinett"}, "did you mean 'csinet'"),
         ("no/such.toml", {}, "unknown recipe"),
+        ("klt", {"codec.rate": "many"}, "rate = 'many': it should be a number of bits"),
+        ("klt", {"codec.side_information_snr_db": 3.0}, "unknown key 'side_information_snr_db'; did you mean"),
+        ("klt", {"training.side_information_snr_db": None}, "give training.side_information_snr_db"),
+        ("klt-grid", {}, "does not say what law"),
+        ("klt-grid", {"codec.side_information": False}, "use klt without"),
     ],
 )
 def test_bad_recipes(name: str, changes: dict[str, Any], words: str, source: data.Cached, tmp_path: Path) -> None:

@@ -104,8 +104,9 @@ class TransformCodec(FittedCodec[T]):
                     f"unknown key {name!r}; "
                     + (f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(cls.OPTIONS)}")
                 )
-        if not isinstance(given["rate"], int) or given["rate"] < 1:
-            raise ZooError(f"rate = {given['rate']!r}: it should be a number of bits, 1 and up")
+        rate = given.get("rate")
+        if not isinstance(rate, int) or isinstance(rate, bool) or rate < 1:
+            raise ZooError(f"rate = {rate!r}: it should be a number of bits, 1 and up")
         if training.side_information_snr_db is None:
             raise ZooError(
                 "a linear estimate from Y without noise means nothing; give training.side_information_snr_db in dB"
