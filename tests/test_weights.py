@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import zoo
-from benchmarks import models
+from benchmarks import codecs, models
 from zoo import plot, registry, results
 from zoo.checkpoint import check, load_model, read_config
 
@@ -63,6 +63,13 @@ def test_readme_table_and_picture_are_of_these_results() -> None:
     found = [result for name in zoo.list_models() if (result := results.read(registry.WEIGHTS / name)) is not None]
     assert models.markdown(found, plot.read_limits(models.LIMITS), "cdl") in (ROOT / "README.md").read_text()
     assert (ROOT / "benchmarks/results/rd.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_readme_costs_are_of_their_benchmark() -> None:
+    rows = json.loads((ROOT / "benchmarks/results/codecs.json").read_text())
+    assert codecs.markdown(rows) in (ROOT / "README.md").read_text()
+    for name in codecs.MODELS:
+        assert rows[registry.family_of(name)]["bits"] == registry.rate_of(name)
 
 
 def test_limits_are_of_the_released_set() -> None:
