@@ -130,7 +130,10 @@ class Source(Protocol):
     dataset: Dataset
 
     def batches(self, start: int, size: int) -> Iterator[Batch]:
-        """Endless batches from step ``start`` on."""
+        """Endless batches from step ``start`` on.
+
+        :raises ZooError: there are fewer samples than ``size``
+        """
 
     def once(self, samples: int) -> Iterator[Batch]:
         """The first training samples, or all where there are fewer, each once, piece by piece."""
@@ -159,6 +162,9 @@ class Cached:
         n = len(self._train.x)
         if size > n:
             raise ZooError(f"a batch of {size} does not fit {n} training samples; set training.batch lower")
+        return self._epochs(start, size, n)
+
+    def _epochs(self, start: int, size: int, n: int) -> Iterator[Batch]:
         per_epoch = n // size
         step, order = start, torch.empty(0)
         while True:

@@ -55,19 +55,18 @@ def train(
     :raises Interrupted: stopped by SIGINT or SIGTERM; a checkpoint was written
     """
     with _processes(device) as (rank, world, device):
-        codec = build(recipe, source)
+        codec, trainer = build(recipe, source), None
+        if isinstance(codec, NetworkCodec):
+            trainer = _Trainer(
+                codec.to(device), recipe.training, source, run, rank, world, max_minutes, progress and rank == 0
+            )
         record = {
             "dataset": source.record(), "side_information_snr_db": recipe.training.side_information_snr_db,
             "recipe": recipe.model_dump(mode="json"), "trained_with": _versions(device, world),
         }  # fmt: skip
         if rank == 0:
             _open_run(run, recipe, record, resume)
-        if isinstance(codec, NetworkCodec):
-            if recipe.training.batch % world:
-                raise ZooError(f"training.batch {recipe.training.batch} is no multiple of the {world} processes")
-            trainer = _Trainer(
-                codec.to(device), recipe.training, source, run, rank, world, max_minutes, progress and rank == 0
-            )
+        if trainer is not None:
             codec = trainer.run(resume)
             record |= {"steps": trainer.step, "minutes": round(trainer.elapsed / 60, 1)}
         return export(codec.to("cpu"), recipe, source, record, run / "models") if rank == 0 else []
@@ -145,10 +144,15 @@ class _Objective(nn.Module):
 
 
 class _Trainer:
+    """One training run; nothing is written before :meth:`run`."""
+
     def __init__(
         self, codec: NetworkCodec[Any], training: Training, source: Source, run: Path, rank: int, world: int,
         max_minutes: float | None, progress: bool,
     ) -> None:  # fmt: skip
+        if training.batch % world:
+            raise ZooError(f"training.batch {training.batch} is no multiple of the {world} processes")
+        source.batches(0, training.batch)  # refuses a batch that the data cannot fill
         self.codec = codec.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = (
             copy.deepcopy(self.codec).eval().requires_grad_(False)
