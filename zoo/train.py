@@ -154,9 +154,7 @@ class _Trainer:
             raise ZooError(f"training.batch {training.batch} is no multiple of the {world} processes")
         source.batches(0, training.batch)  # refuses a batch that the data cannot fill
         self.codec = codec.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = (
-            copy.deepcopy(self.codec).eval().requires_grad_(False)
-        )  # the exponential moving average: what is kept
+        self.average = copy.deepcopy(self.codec).eval().requires_grad_(False)  # moving average of weights: what is kept
         self.training, self.source, self.out, self.rank, self.world = training, source, run, rank, world
         self.budget = None if max_minutes is None else 60 * max_minutes
         self.progress, self.device = progress, codec.device
@@ -177,12 +175,8 @@ class _Trainer:
             objective = nn.parallel.DistributedDataParallel(objective, device_ids=ids, broadcast_buffers=False)
         batches = self.source.batches(self.step, self.training.batch)
         generator = torch.Generator(self.device)
-        start, saved, first, shown = (
-            time.perf_counter() - self.elapsed,
-            time.perf_counter(),
-            self.step,
-            time.perf_counter(),
-        )
+        saved = shown = time.perf_counter()
+        start, first = saved - self.elapsed, self.step
         bar = self._bar()
         facts: dict[str, Any] = {}
         self.codec.train()
@@ -197,7 +191,7 @@ class _Trainer:
                     facts = self._log(loss, logs, done, time.perf_counter() - shown, bar)
                     shown = time.perf_counter()
                 reached = int(self._done() * CHECKS)
-                if reached > self.validated and (reached == CHECKS or self._affordable()):
+                if self.rank == 0 and reached > self.validated and (reached == CHECKS or self._affordable()):
                     self.validated = reached
                     self._write({"step": self.step, "val_nmse_db": self._validate()})
                 if time.perf_counter() - saved > SAVE_SECONDS:
