@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from torch import Tensor
 from zoo.config import explain
 from zoo.devices import local_device
 from zoo.errors import CheckError, ZooError
+from zoo.files import replacing
 from zoo.models.base import Codec
 from zoo.registry import architecture, locate, sha256
 
@@ -26,9 +25,7 @@ FORMAT_VERSION = 1
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "float16", "bfloat16")}
 WEIGHTS_FILE, CONFIG_FILE, VECTORS_FILE = "model.safetensors", "config.json", "vectors.safetensors"
 VECTORS = 4  # golden samples
-TOLERANCE = (
-    1e-3  # relative error of a golden reconstruction: machines round differently, and once more in half precision
-)
+TOLERANCE = 1e-3  # relative error of a golden reconstruction: machines round differently
 
 
 # models ----------------------------------------------------------------------------------------------------------------------
@@ -216,26 +213,3 @@ def load_state(run: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[st
         return None
     facts: dict[str, Any] = json.loads((found[-1] / "state.json").read_text())
     return read_tensors(found[-1] / "weights.safetensors"), read_tensors(found[-1] / "state.safetensors"), facts
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A fresh directory that takes the place of ``path`` when the block ends well, and vanishes when it does not."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    shutil.rmtree(draft, ignore_errors=True)
-    try:
-        draft.mkdir(parents=True)
-        yield draft
-        for file in draft.iterdir():
-            file.chmod(0o644)  # safetensors makes files that only their owner may read
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
-        old = path.with_name(f".{path.name}.{os.getpid()}.old")
-        if path.exists():
-            path.rename(old)
-        draft.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise ZooError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, unknown
 
 RECIPES = Path(__file__).parent / "recipes"
 NAME = r"^[a-z0-9]+(-[a-z0-9]+)*$"
@@ -121,8 +121,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         fields: dict[str, Any] = dict(model.model_fields)
         for part in first["loc"][:-1]:
             fields = dict(fields[str(part)].annotation.model_fields)
-        near = difflib.get_close_matches(str(first["loc"][-1]), fields, n=1)
-        return f"unknown key {place!r}; " + (f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(fields)}")
+        return unknown("key", place, fields)
     message = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
     if first["type"] in ("missing", "value_error"):
         return f"{place}: {message}" if place else message

@@ -1,9 +1,10 @@
-"""Files that appear whole or not at all."""
+"""Files and directories that appear whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,3 +51,29 @@ def put(path: Path, text: str) -> None:
     """
     with whole(path) as draft:
         draft.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A fresh directory that takes the place of ``path`` when the block ends well, and vanishes when it does not.
+
+    :raises ZooError: it cannot be written
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        draft.mkdir(parents=True)
+        yield draft
+        for file in draft.iterdir():
+            file.chmod(0o644)  # safetensors makes files that only their owner may read
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+        old = path.with_name(f".{path.name}.{os.getpid()}.old")
+        if path.exists():
+            path.rename(old)
+        draft.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise ZooError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)

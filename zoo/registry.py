@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, unknown
 from zoo.files import put
 
 if TYPE_CHECKING:
@@ -38,11 +38,7 @@ def architecture(name: str) -> type[Codec[Any]]:
     :raises ZooError: there is none of this name
     """
     if name not in ARCHITECTURES:
-        near = difflib.get_close_matches(name, ARCHITECTURES, n=1)
-        raise ZooError(
-            f"unknown architecture {name!r}; "
-            + (f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(ARCHITECTURES)}")
-        )
+        raise ZooError(unknown("architecture", name, ARCHITECTURES))
     module, _, attribute = ARCHITECTURES[name].partition(":")
     found: type[Codec[Any]] = getattr(importlib.import_module(module), attribute)
     return found

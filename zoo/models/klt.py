@@ -11,7 +11,6 @@ comes from X, the KLT of W_x x. Where Z = X and there is no Y that is the KLT of
 
 from __future__ import annotations
 
-import difflib
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
@@ -21,7 +20,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from zoo.covariances import Array, Covariances, as_arrays, noise_variance, principal
-from zoo.errors import ZooError
+from zoo.errors import ZooError, unknown
 from zoo.models.base import CodecConfig, FittedCodec
 from zoo.nn.lloyd_max import MAX_WIDTH, GaussianQuantiser, allocate
 
@@ -99,11 +98,7 @@ class TransformCodec(FittedCodec[T]):
         given = {name: value for name, value in fields.items() if name not in ("angles", "delays")}  # those of the data
         for name in given:
             if name not in cls.OPTIONS:
-                near = difflib.get_close_matches(name, cls.OPTIONS, n=1)
-                raise ZooError(
-                    f"unknown key {name!r}; "
-                    + (f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(cls.OPTIONS)}")
-                )
+                raise ZooError(unknown("key", name, cls.OPTIONS))
         rate = given.get("rate")
         if not isinstance(rate, int) or isinstance(rate, bool) or rate < 1:
             raise ZooError(f"rate = {rate!r}: it should be a number of bits, 1 and up")
