@@ -80,7 +80,7 @@ def kernel(recipe: CDLRecipe, name: str, batch: int) -> Callable[[], int]:
 
     def run() -> int:
         position[0] += batch
-        return len(engine(engine.draw("train", range(position[0] - batch, position[0]))).X)
+        return len(engine(engine.draw("train", range(position[0] - batch, position[0])))["X"])
 
     return run
 

@@ -46,7 +46,7 @@ def linear_error_db(features: list[NDArray[np.complex128]], target: NDArray[np.c
 def measure(samples: int, recipe: datagen.CDLRecipe) -> dict[str, Any]:
     """Errors of linear estimates of Z [dB]: by components of X and of Y without noise, and by the noise on Y."""
     (triple,) = datagen.sample(recipe, range(samples), batch_size=samples)
-    x, y, z = (array.reshape(samples, -1).numpy() for array in triple)
+    x, y, z = (array.reshape(samples, -1).numpy() for array in triple.values())
     target, fit = principal(z, 64), samples * 5 // 6
     px, py = principal(x, max(COMPONENTS)), principal(y, max(COMPONENTS))
     noiseless = {

@@ -120,6 +120,10 @@ def _recipe_options(scenario: str) -> list[click.Option]:
 
 
 def _scenario_command(scenario: str) -> click.Command:
+    from datagen.scenarios import ENGINES
+
+    engines = list(ENGINES[scenario])
+
     @click.command(scenario, help=COMMANDS[scenario])
     @_OUT
     @click.option(
@@ -130,13 +134,7 @@ def _scenario_command(scenario: str) -> click.Command:
     )
     @_WORKERS
     @_SCHEDULER
-    @click.option(
-        "--engine",
-        default="closed-form",
-        show_default=True,
-        metavar="closed-form|sionna",
-        help="fast kernel, or the Sionna reference",
-    )
+    @click.option("--engine", metavar="|".join(engines), help=f"fast kernel, or the reference  [default: {engines[0]}]")
     @_DEVICE
     @click.option("--shard-samples", type=int, help="samples of a shard, a multiple of 256  [default: 4096]")
     @_FORCE
@@ -144,7 +142,7 @@ def _scenario_command(scenario: str) -> click.Command:
     @_JSON
     @_QUIET
     def command(
-        out: Path, recipe_file: Path | None, workers: int | None, scheduler: str | None, engine: str, device: str,
+        out: Path, recipe_file: Path | None, workers: int | None, scheduler: str | None, engine: str | None, device: str,
         shard_samples: int | None, force: bool, dry_run: bool, as_json: bool, quiet: bool, **fields: Any,
     ) -> None:  # fmt: skip
         from datagen.plan import SHARD, Plan
@@ -187,16 +185,17 @@ def _print_made(store: Store, existed: bool, seconds: float, as_json: bool, quie
     elif not quiet:
         how = "already there, nothing done (datagen verify reads it)" if existed else "complete and read back"
         click.echo(
-            f"{store.path}: {manifest.name}, {samples} triples in {len(manifest.shards)} shards, {how}; {manifest.digest}"
+            f"{store.path}: {manifest.name}, {samples} samples in {len(manifest.shards)} shards, {how}; {manifest.digest}"
         )
 
 
 def _print_dry_run(
-    plan: Plan, workers: int, scheduler: str | None, engine: str, device: str, out: Path, as_json: bool
+    plan: Plan, workers: int, scheduler: str | None, engine: str | None, device: str, out: Path, as_json: bool
 ) -> None:
     import shutil
 
     from datagen.execute import check_memory, estimate_rate, resolve
+    from datagen.recipe import describe_arrays
 
     path = resolve(out)
     if scheduler is None:
@@ -204,20 +203,19 @@ def _print_dry_run(
     rate = estimate_rate(plan, engine, device)
     facts: dict[str, Any] = {
         "name": plan.recipe.label, "recipe_digest": plan.recipe.digest, "samples": plan.recipe.splits,
-        "sample_shape": list(plan.recipe.sample_shape), "arrays": list(plan.recipe.arrays),
+        "arrays": {name: list(shape) for name, shape in plan.recipe.arrays.items()},
         "shards": plan.shard_count, "shard_samples": plan.shard_samples, "store_bytes": plan.store_bytes,
         "free_bytes": shutil.disk_usage(path.parent).free,
         "workers": None if scheduler else workers, "worker_bytes": plan.worker_bytes,
-        "triples_per_second_per_worker": rate, "seconds": None if scheduler else plan.samples / rate / max(workers, 1),
+        "samples_per_second_per_worker": rate, "seconds": None if scheduler else plan.samples / rate / max(workers, 1),
     }  # fmt: skip
     if as_json:
         click.echo(json.dumps(facts, allow_nan=False))
         return
     free = f", {facts['free_bytes'] / 1e9:.1f} GB free"
-    angles, delays = plan.recipe.sample_shape
     click.echo(f"{plan.recipe.label} ({plan.recipe.digest})")
     click.echo(f"samples  {', '.join(f'{n} {split}' for split, n in plan.recipe.splits.items())}")
-    click.echo(f"arrays   {', '.join(plan.recipe.arrays)}, complex64 [sample, {angles} angles, {delays} delays]")
+    click.echo(f"arrays   {describe_arrays(plan.recipe)}, complex64")
     click.echo(
         f"disk     {plan.store_bytes / 1e9:.2f} GB in {plan.shard_count} shards of {plan.shard_samples} samples{free}"
     )
@@ -226,7 +224,7 @@ def _print_dry_run(
     total = (
         f"; about {facts['seconds']:.0f} s with {where}, start-up not counted" if facts["seconds"] is not None else ""
     )
-    click.echo(f"time     {rate:.0f} triples/s a worker, measured here just now{total}")
+    click.echo(f"time     {rate:.0f} samples/s a worker, measured here just now{total}")
     click.echo("nothing written (--dry-run)")
 
 
@@ -304,7 +302,7 @@ def verify(store_path: Path, manifest_file: Path | None, as_json: bool, quiet: b
 @_OUT
 @_WORKERS
 @_SCHEDULER
-@click.option("--engine", metavar="closed-form|sionna", help="[default: the manifest's]")
+@click.option("--engine", help="[default: the manifest's]")
 @_DEVICE
 @_FORCE
 @_JSON

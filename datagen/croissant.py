@@ -6,6 +6,7 @@ import hashlib
 from typing import Any
 
 from datagen.manifest import Manifest
+from datagen.recipe import describe_arrays
 
 _CONTEXT = {
     "@language": "en", "@vocab": "https://schema.org/", "sc": "https://schema.org/", "cr": "http://mlcommons.org/croissant/",
@@ -25,7 +26,6 @@ def croissant(manifest: Manifest) -> dict[str, Any]:
     :returns: JSON-LD document that ``mlcroissant.Dataset`` accepts
     """
     recipe, name, text = manifest.plan.recipe, manifest.name, manifest.to_json()
-    angles, delays = recipe.sample_shape
     columns = {key: ("sc:Integer", key) for key in ("index", "start", "stop")} | {"split": ("sc:Text", "split")}
     columns |= {f"sha256_{array}": ("sc:Text", f"arrays.{array}.sha256") for array in recipe.arrays}
     return {
@@ -35,7 +35,7 @@ def croissant(manifest: Manifest) -> dict[str, Any]:
         "name": name,
         "description": (
             f"FDD massive MIMO channel state information: {', '.join(f'{n} {split}' for split, n in recipe.splits.items())} samples of "
-            f"{', '.join(recipe.arrays)}, complex64 [sample, {angles} angles, {delays} delays], in a Zarr v3 store. "
+            f"{describe_arrays(recipe)}, complex64, in a Zarr v3 store. "
             f"Regenerate and verify it with: datagen regenerate {name}.json --out {name}.zarr"
         ),
         "license": f"https://spdx.org/licenses/{manifest.licence}.html",

@@ -104,7 +104,7 @@ def generate(
     *,
     workers: int = 0,
     scheduler: str | None = None,
-    engine: str = "closed-form",
+    engine: str | None = None,
     device: str = "cpu",
     shard_samples: int = SHARD,
     force: bool = False,
@@ -118,7 +118,7 @@ def generate(
     :param workers: local Dask workers, one process each; 0 works in this process. With workers, a script needs the usual
         ``if __name__ == "__main__":`` guard
     :param scheduler: address of a running Dask cluster that sees the same file system; takes precedence over ``workers``
-    :param engine: ``closed-form`` or ``sionna``
+    :param engine: one of the scenario's engines (:data:`datagen.scenarios.ENGINES`), by default the fastest
     :param device: ``cpu`` or ``cuda``
     :param shard_samples: samples of a shard, a multiple of 256
     :param force: replace what is at ``out``, once the new store is complete
@@ -131,7 +131,7 @@ def generate(
     plan = Plan(recipe, shard_samples)
     if workers < 0:
         raise DatagenError(f"{workers} workers are not allowed; give 0 (this process) or more")
-    check_engine(engine)
+    engine = check_engine(recipe, engine)
     creation_time()
     job = Job(resolve(out), plan, engine, device)
     ledger = job.ledger
@@ -261,7 +261,7 @@ def progress_bar(plan: Plan, show: bool) -> Iterator[Callable[[int], object]]:
     with tqdm(
         total=plan.samples,
         desc=plan.recipe.label,
-        unit=" triples",
+        unit=" samples",
         unit_scale=True,
         mininterval=interval,
         disable=not show,
@@ -269,11 +269,11 @@ def progress_bar(plan: Plan, show: bool) -> Iterator[Callable[[int], object]]:
         yield bar.update
 
 
-def estimate_rate(plan: Plan, engine: str, device: str) -> float:
-    """Triples per second of one worker here, from two small shards really simulated, written and read back."""
+def estimate_rate(plan: Plan, engine: str | None, device: str) -> float:
+    """Samples per second of one worker here, from two small shards really simulated, written and read back."""
     small = Plan(plan.recipe.model_copy(update={"train": 2 * CHUNK, "val": 0, "test": 0}), CHUNK)
     with tempfile.TemporaryDirectory() as directory:
-        job = Job(Path(directory) / "estimate.zarr", small, engine, device)
+        job = Job(Path(directory) / "estimate.zarr", small, check_engine(small.recipe, engine), device)
         with job.ledger.locked():
             job.ledger.start(force=False)
             stores.create(job.ledger.data, small)

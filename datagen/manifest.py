@@ -31,13 +31,6 @@ FORMAT = "fdd-csi"
 FORMAT_VERSION = 1
 SKETCH = 8
 TOLERANCE = 1e-5  # relative error up to which two makings of a data set count as the same samples
-LICENCE = "CC-BY-4.0"
-REFERENCES = (
-    "H. Kim, T. Lee, H. Kim, G. De Veciana, M. A. Arfaoui, A. Koc, P. Pietraski, G. Zhang, J. Kaewell, "
-    "Generative Diffusion Model-based Compression of MIMO CSI",
-    "3GPP TR 38.901, Study on channel model for frequencies from 0.5 to 100 GHz, V19.2",
-    "J. Hoydis et al., Sionna: An Open-Source Library for Next-Generation Physical Layer Research, 2022",
-)
 
 
 class _Model(BaseModel):
@@ -181,8 +174,8 @@ class Manifest(_Model):
     shard_samples: int
     producer: Producer
     created: str
-    licence: str = LICENCE
-    references: list[str] = list(REFERENCES)
+    licence: str
+    references: list[str]
     shards: list[ShardRecord]
     digest: str
 
@@ -194,7 +187,7 @@ class Manifest(_Model):
             "format": FORMAT, "format_version": FORMAT_VERSION,
             "name": plan.recipe.label, "recipe": plan.recipe.model_dump(mode="json"), "recipe_digest": plan.recipe.digest,
             "shard_samples": plan.shard_samples, "producer": producer.model_dump(),
-            "created": creation_time(), "licence": LICENCE, "references": list(REFERENCES),
+            "created": creation_time(), "licence": plan.recipe.LICENCE, "references": list(plan.recipe.REFERENCES),
             "shards": [record.model_dump() for record in sorted(records, key=lambda record: position[record.shard])],
         }  # fmt: skip
         return cls.model_validate({**content, "digest": canonical_digest(content)})
@@ -203,7 +196,7 @@ class Manifest(_Model):
     def _covers_its_recipe(self) -> Self:
         if self.plan.shards != [record.shard for record in self.shards]:
             raise ValueError("its shards are not those of its recipe")
-        if any(tuple(record.arrays) != self.plan.recipe.arrays for record in self.shards):
+        if any(record.arrays.keys() != self.plan.recipe.shapes(record.split).keys() for record in self.shards):
             raise ValueError("its arrays are not those of its recipe")
         return self
 

@@ -63,18 +63,18 @@ class Plan:
     def samples(self) -> int:
         return sum(self.recipe.splits.values())
 
-    @property
-    def sample_bytes(self) -> int:
-        """Bytes of one sample in all its arrays."""
-        return math.prod(self.recipe.sample_shape) * BYTES_PER_CELL * len(self.recipe.arrays)
+    def sample_bytes(self, split: str) -> int:
+        """Bytes of one sample of a split in all its arrays."""
+        return BYTES_PER_CELL * sum(math.prod(shape) for shape in self.recipe.shapes(split).values())
 
     @property
     def store_bytes(self) -> int:
         """Bytes on disk, nearly: arrays are stored uncompressed, in whole chunks."""
-        chunks = sum(math.ceil(size / CHUNK) for size in self.recipe.splits.values())
-        return chunks * CHUNK * self.sample_bytes
+        return sum(
+            math.ceil(size / CHUNK) * CHUNK * self.sample_bytes(split) for split, size in self.recipe.splits.items()
+        )
 
     @property
     def worker_bytes(self) -> int:
         """Estimated peak memory of one worker process."""
-        return WORKER_BASE_BYTES + COPIES * self.shard_samples * self.sample_bytes
+        return WORKER_BASE_BYTES + COPIES * self.shard_samples * max(map(self.sample_bytes, self.recipe.splits))

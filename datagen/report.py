@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datagen.errors import VerificationError
+from datagen.recipe import describe_arrays
 from datagen.store import Store
 
 LOOKED_AT = 2048  # samples of the first split that the measured figures and the picture come from
@@ -26,11 +27,10 @@ def summary(store: Store, samples: Arrays) -> dict[str, Any]:
         ``correlation`` the mean of |<A, Z>| / (||A|| ||Z||)
     """
     manifest, recipe = store.manifest, store.recipe
-    angles, delays = recipe.sample_shape
     energies = {
         split: {
             name: sum(r.arrays[name].energy * (r.stop - r.start) for r in manifest.shards if r.split == split) / size
-            for name in recipe.arrays
+            for name in recipe.shapes(split)
         }
         for split, size in recipe.splits.items()
     }
@@ -39,8 +39,8 @@ def summary(store: Store, samples: Arrays) -> dict[str, Any]:
         "path": str(store.path),
         "name": manifest.name,
         "samples": recipe.splits,
-        "arrays": list(recipe.arrays),
-        "sample_shape": {"angle": angles, "delay": delays},
+        "arrays": {name: list(shape) for name, shape in recipe.arrays.items()},
+        "arrays_in_words": describe_arrays(recipe),
         "bytes": sum(file.stat().st_size for file in root.rglob("*") if file.is_file()) if root.is_dir() else None,
         "shards": len(manifest.shards),
         "shard_samples": manifest.shard_samples,
@@ -61,9 +61,9 @@ def first_samples(store: Store) -> Arrays:
     """
     split = next(iter(store))
     arrays = {}
-    for name in store.recipe.arrays:
+    for name in store.recipe.shapes(split):
         try:
-            arrays[name] = np.asarray(getattr(store[split], name)[:LOOKED_AT])
+            arrays[name] = np.asarray(store[split][name][:LOOKED_AT])
         except Exception as error:  # whatever zarr or a codec makes of damaged bytes
             raise VerificationError(
                 f"{store.path}: {split}/{name} cannot be read ({error}); see datagen verify"
@@ -119,7 +119,6 @@ def table(facts: dict[str, Any]) -> str:
     with open(os.devnull, "w") as nowhere:
         console = Console(record=True, width=120, file=nowhere, markup=False)
         head = Table(show_header=False, box=None)
-        shape = facts["sample_shape"]
         head.add_row(
             "data set",
             f"{facts['name']}, made {facts['created']} by datagen {facts['producer']['datagen']} ({facts['producer']['engine']})",
@@ -127,7 +126,7 @@ def table(facts: dict[str, Any]) -> str:
         head.add_row("samples", ", ".join(f"{n} {split}" for split, n in facts["samples"].items()))
         head.add_row(
             "arrays",
-            f"{', '.join(facts['arrays'])}: complex64 [sample, {shape['angle']} angles, {shape['delay']} delays]",
+            f"{facts['arrays_in_words']}, complex64",
         )
         size = f"{facts['bytes'] / 1e6:.1f} MB in " if facts["bytes"] is not None else ""
         head.add_row("size", f"{size}{facts['shards']} shards of {facts['shard_samples']} samples")

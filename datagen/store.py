@@ -19,14 +19,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec
 from datagen.errors import DatagenError
 from datagen.manifest import FORMAT, FORMAT_VERSION, Manifest, ShardRecord, sample_digest
 from datagen.plan import CHUNK, Plan, Shard
-from datagen.recipe import Recipe, parse
-
-DIMENSIONS = ("sample", "angle", "delay")
-LONG_NAMES = {
-    "X": "downlink CSI at the first symbol",
-    "Y": "uplink CSI at the last symbol",
-    "Z": "downlink CSI at the last symbol",
-}
+from datagen.recipe import ARRAYS, Recipe, parse
 
 
 def create(path: Path, plan: Plan) -> None:
@@ -35,26 +28,27 @@ def create(path: Path, plan: Plan) -> None:
         "format": FORMAT, "format_version": FORMAT_VERSION, "version": plan.recipe.dataset_version, "complete": False,
         "recipe": plan.recipe.model_dump(mode="json"), "recipe_digest": plan.recipe.digest,
     }  # fmt: skip
-    if "Z" not in plan.recipe.arrays:
+    if "X" in plan.recipe.arrays and "Z" not in plan.recipe.arrays:
         attributes["target"] = "X"
     root = zarr.open_group(path, mode="a", zarr_format=3, attributes=attributes)
     for split, size in plan.recipe.splits.items():
         group = root.require_group(split)
-        for name in plan.recipe.arrays:
+        for name, shape in plan.recipe.shapes(split).items():
             if name in group:
                 continue
+            *dimensions, long_name = ARRAYS[name]
             group.create_array(
                 name,
-                shape=(size, *plan.recipe.sample_shape),
+                shape=(size, *shape),
                 dtype="complex64",
-                chunks=(CHUNK, *plan.recipe.sample_shape),
-                shards=(plan.shard_samples, *plan.recipe.sample_shape),
+                chunks=(CHUNK, *shape),
+                shards=(plan.shard_samples, *shape),
                 serializer=BytesCodec(endian="little"),
                 compressors=[Crc32cCodec()],
                 filters=None,
                 fill_value=complex("nan+nanj"),
-                dimension_names=DIMENSIONS,
-                attributes={"long_name": LONG_NAMES[name], "units": "1"},
+                dimension_names=("sample", *dimensions),
+                attributes={"long_name": long_name, "units": "1"},
             )
 
 
@@ -126,39 +120,54 @@ def finish(path: Path, manifest: Manifest) -> None:
 
 
 class Split:
-    """One split of a store. ``X``, ``Y`` and ``Z`` are zarr arrays, complex64 [sample, angle, delay]; slices are numpy.
+    """One split of a store. Its arrays are zarr arrays, complex64; slices are numpy.
 
-    Where the store keeps no ``Z`` (the target is ``X``), ``Z`` is ``X``; where it keeps no ``Y``, reading it raises.
+    ``X``, ``Y`` and ``Z`` are [sample, angle, delay], ``H`` is [sample, antenna, subcarrier]. Where the store keeps no ``Z``
+    (the target is ``X``), ``Z`` is ``X``; reading another array that it does not keep raises.
     """
 
     def __init__(self, group: zarr.Group, target: str) -> None:
         self._group, self._target = group, target
 
     def __len__(self) -> int:
-        return self.X.shape[0]
+        return self[next(iter(sorted(self._group.array_keys())))].shape[0]
 
     def __repr__(self) -> str:
-        return f"<Split of {len(self)} samples: {', '.join(sorted(self._group.array_keys()))} {self.X.shape[1:]}>"
+        arrays = ", ".join(f"{name} {self[name].shape[1:]}" for name in sorted(self._group.array_keys()))
+        return f"<Split of {len(self)} samples: {arrays}>"
+
+    def __getitem__(self, name: str) -> zarr.Array[Any]:
+        """An array by name.
+
+        :raises DatagenError: the split has none of that name
+        """
+        name = self._target if name == "Z" else name
+        if name not in self._group:
+            what = "side information Y" if name == "Y" else f"array {name}"
+            raise DatagenError(
+                f"{self._group.store_path} has no {what}; it has {', '.join(sorted(self._group.array_keys()))}"
+            )
+        return _array(self._group, name)
 
     @property
     def X(self) -> zarr.Array[Any]:
         """Downlink CSI at the first symbol."""
-        return _array(self._group, "X")
+        return self["X"]
 
     @property
     def Y(self) -> zarr.Array[Any]:
-        """Uplink CSI at the last symbol, the side information.
-
-        :raises DatagenError: the store has none
-        """
-        if "Y" not in self._group:
-            raise DatagenError(f"{self._group.store_path} has no side information Y")
-        return _array(self._group, "Y")
+        """Uplink CSI at the last symbol, the side information."""
+        return self["Y"]
 
     @property
     def Z(self) -> zarr.Array[Any]:
         """Target: downlink CSI at the last symbol."""
-        return _array(self._group, self._target)
+        return self["Z"]
+
+    @property
+    def H(self) -> zarr.Array[Any]:
+        """Frequency response of the subcarriers kept, [sample, antenna, subcarrier]."""
+        return self["H"]
 
 
 class Store(Mapping[str, Split]):
@@ -225,7 +234,9 @@ def metadata_faults(path: Path, manifest: Manifest) -> list[str]:
                 continue
             if found != json.loads(file.read_text()):
                 faults.append(f"{name} is not the metadata that belongs to this data set")
-    shards = {shard_file(shard, name) for shard in manifest.plan.shards for name in manifest.plan.recipe.arrays}
+    shards = {
+        shard_file(shard, name) for shard in manifest.plan.shards for name in manifest.plan.recipe.shapes(shard.split)
+    }
     present = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()}
     return faults + [f"{name} does not belong in a store" for name in sorted(present - shards - set(wanted))]
 
@@ -257,8 +268,8 @@ def open_store(path: str | Path) -> Store:
         raise DatagenError(f"{path} is not complete; give the command that made it again to go on")
     store = Store(path, root)
     for split, size in store.recipe.splits.items():
-        for name in store.recipe.arrays:
-            expected = (size, *store.recipe.sample_shape)
+        for name, shape in store.recipe.shapes(split).items():
+            expected = (size, *shape)
             try:
                 node = root.get(f"{split}/{name}")
             except Exception as error:

@@ -30,8 +30,7 @@ def tf_dataset(
     :param split: ``train``, ``val`` or ``test``
     :param batch_size: samples in a batch
     :param arrays: which arrays, in this order; by default those that the store holds, with ``Z`` for the target
-    :param real: float32 [batch, angle, delay, 2] (re, im last, as convolution layers want) in place of
-        complex64 [batch, angle, delay]
+    :param real: float32 with a last axis (re, im), as convolution layers want, in place of complex64
     :param shuffle_seed: None keeps the order; a number shuffles the chunks and the samples of 16 chunks at a time, another
         way in every epoch
     :param drop_remainder: leave out a last batch that is not full
@@ -48,12 +47,13 @@ def tf_dataset(
         raise DatagenError(f"{store.path} has no split {split!r}; it has {', '.join(store)}")
     if batch_size < 1:
         raise DatagenError(f"batch_size {batch_size} is not allowed; give 1 or more")
-    names = arrays or store.recipe.arrays
+    shapes = store.recipe.shapes(split)
+    names = arrays or tuple(shapes)
     for name in names:
-        if name not in (*store.recipe.arrays, "Z"):
-            raise DatagenError(f"{store.path} has no array {name!r}; it has {', '.join(store.recipe.arrays)}")
-    sources = [getattr(store[split], name) for name in names]
-    size, shape = len(store[split]), store.recipe.sample_shape
+        if name not in (*shapes, "Z" if "X" in shapes else ""):
+            raise DatagenError(f"{store.path} has no array {name!r}; it has {', '.join(shapes)}")
+    sources = [store[split][name] for name in names]
+    size = len(store[split])
     starts = tf.data.Dataset.from_tensor_slices(np.arange(0, size, CHUNK))
     if shuffle_seed is not None:
         starts = starts.shuffle(-(-size // CHUNK), seed=shuffle_seed)
@@ -63,11 +63,11 @@ def tf_dataset(
         return [np.stack([array.real, array.imag], -1) for array in chunk] if real else chunk
 
     dtype = tf.float32 if real else tf.complex64
-    element = (None, *shape, 2) if real else (None, *shape)
+    elements = [(None, *source.shape[1:], *((2,) if real else ())) for source in sources]
 
     def load(start: Any) -> tuple[Any, ...]:
         tensors = tf.numpy_function(read, [start], [dtype] * len(names))
-        return tuple(tf.ensure_shape(tensor, element) for tensor in tensors)
+        return tuple(tf.ensure_shape(*pair) for pair in zip(tensors, elements, strict=True))
 
     samples = starts.map(load, num_parallel_calls=2).unbatch()
     if shuffle_seed is not None:

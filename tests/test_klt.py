@@ -28,7 +28,7 @@ Arrays = tuple[NDArray[np.complex64], NDArray[np.complex64], NDArray[np.complex6
 
 def simulated(n: int, split: str, recipe: datagen.CDLRecipe = RECIPE) -> Arrays:
     (triple,) = datagen.sample(recipe, range(n), split, batch_size=n)
-    return triple.X.numpy(), triple.Y.numpy(), triple.Z.numpy()
+    return triple["X"].numpy(), triple["Y"].numpy(), triple["Z"].numpy()
 
 
 @pytest.fixture(scope="module")

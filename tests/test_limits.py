@@ -28,7 +28,7 @@ def db(errors: list[float]) -> list[float]:
 def covariances() -> Covariances:
     """Of 4 000 samples of the default recipe."""
     batches = datagen.sample(datagen.CDLRecipe(), range(4000), batch_size=1000)
-    return Covariances.of(as_arrays((x, y, z)) for x, y, z in batches)
+    return Covariances.of(as_arrays((batch["X"], batch["Y"], batch["Z"])) for batch in batches)
 
 
 def test_water_filling_by_hand() -> None:

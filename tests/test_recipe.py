@@ -17,8 +17,7 @@ from datagen.recipe import CDLRecipe, canonical_digest, load, parse
 def test_defaults_are_the_papers_set() -> None:
     recipe = CDLRecipe()
     assert recipe.splits == {"train": 100_000, "val": 10_000, "test": 20_000}
-    assert recipe.sample_shape == (32, 32)
-    assert recipe.arrays == ("X", "Y", "Z")
+    assert recipe.arrays == {"X": (32, 32), "Y": (32, 32), "Z": (32, 32)}
     assert recipe.horizon_s == pytest.approx(5e-3)  # 70 OFDM symbols of 1/14 ms
     assert recipe.label == "cdl-c-fdd-v1"
 
@@ -29,7 +28,7 @@ def test_horizon_follows_the_subcarrier_spacing() -> None:
 
 
 def test_one_slot_has_no_separate_target() -> None:
-    assert CDLRecipe(slots=1).arrays == ("X", "Y")
+    assert list(CDLRecipe(slots=1).arrays) == ["X", "Y"]
 
 
 def test_name_follows_the_model_unless_given() -> None:

@@ -92,7 +92,7 @@ def test_mapping_interface(small_store: Store) -> None:
     assert ten.shape == (10, 32, 32)
     assert ten.dtype == np.complex64
     assert "cdl-c-fdd-v1, 600 train, 40 val" in repr(small_store)
-    assert "600 samples: X, Y, Z (32, 32)" in repr(small_store["train"])
+    assert "600 samples: X (32, 32), Y (32, 32), Z (32, 32)" in repr(small_store["train"])
     with pytest.raises(KeyError, match="it has train, val"):
         small_store["test"]
 

@@ -214,7 +214,7 @@ class Simulated:
             raise ZooError(str(error)) from None
         self.device = device
         self.dataset = Dataset(
-            name=self.recipe.label, scenario=self.recipe.scenario, recipe_digest=self.recipe.digest, shape=self.recipe.sample_shape,
+            name=self.recipe.label, scenario=self.recipe.scenario, recipe_digest=self.recipe.digest, shape=self.recipe.arrays["X"],
             side_information="Y" in self.recipe.arrays, subcarriers=getattr(self.recipe, "subcarriers", None),
         )  # fmt: skip
 
@@ -222,8 +222,8 @@ class Simulated:
         import datagen
 
         try:
-            for x, y, z in datagen.sample(self.recipe, indices, split, batch_size=size, device=self.device):
-                yield Batch(x, y, z)
+            for batch in datagen.sample(self.recipe, indices, split, batch_size=size, device=self.device):
+                yield Batch(batch["X"], batch.get("Y"), batch.get("Z", batch["X"]))
         except datagen.DatagenError as error:
             raise ZooError(str(error)) from None
 

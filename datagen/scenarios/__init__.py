@@ -1,32 +1,29 @@
-"""Scenarios: each turns draws into triples. An engine is built from a recipe by name; nothing here is imported before it is needed."""
+"""Scenarios: each turns draws into samples. An engine is built from a recipe by name; nothing here is imported before it is needed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from datagen.errors import DatagenError
-from datagen.recipe import CDLRecipe, Recipe
+from datagen.recipe import Recipe
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
 
-ENGINES = ("closed-form", "sionna")
+
+Batch = Mapping[str, "torch.Tensor"]  # samples: the arrays by name, each complex64 [sample, ...]
+ENGINES: dict[str, dict[str, str]] = {  # scenario -> engine -> where its class is; the first is the default
+    "cdl": {"closed-form": "cdl:ClosedForm", "sionna": "cdl_sionna:Sionna"},
+}
 DEVICES = ("cpu", "cuda")
 
 
-class Triple(NamedTuple):
-    """A batch of samples, each array complex64 [sample, angle, delay]; with one slot, ``Z`` equals ``X``."""
-
-    X: torch.Tensor
-    Y: torch.Tensor
-    Z: torch.Tensor
-
-
 class Engine(Protocol):
-    """What simulates a recipe on a device: draws by index (on the CPU) or drawn on the device, and draws to triples."""
+    """What simulates a recipe on a device: draws by index (on the CPU) or drawn on the device, and draws to samples."""
 
     @property
     def recipe(self) -> Recipe:
@@ -38,37 +35,38 @@ class Engine(Protocol):
     def draw_on_device(self, n: int, generator: torch.Generator) -> Any:
         """Random numbers of n samples of the same law, made on the generator's device."""
 
-    def __call__(self, draws: Any) -> Triple:
-        """The samples of some draws, each array complex64 [n, angle, delay] on the engine's device."""
+    def __call__(self, draws: Any) -> Batch:
+        """The samples of some draws: at least the arrays of their split, on the engine's device."""
 
 
-def make_engine(recipe: Recipe, engine: str = "closed-form", device: str = "cpu") -> Engine:
+def make_engine(recipe: Recipe, engine: str | None = None, device: str = "cpu") -> Engine:
     """The engine that simulates a recipe.
 
     :param recipe: what to simulate
-    :param engine: ``closed-form`` (fast) or ``sionna`` (the reference)
+    :param engine: one of the scenario's :data:`ENGINES`, by default the first, the fastest
     :param device: ``cpu``, ``cuda`` or ``cuda:N``
     :raises DatagenError: unknown engine, or a device this machine does not have
     """
     import torch
 
-    check_engine(engine)
+    name = check_engine(recipe, engine)
     check_device(device)
-    if not isinstance(recipe, CDLRecipe):
-        raise DatagenError(f"no engine simulates the scenario {recipe.scenario!r}")
-    if engine == "sionna":
-        from datagen.scenarios.cdl_sionna import Sionna
-
-        return Sionna(recipe, torch.device(device))
-    from datagen.scenarios.cdl import ClosedForm
-
-    return ClosedForm(recipe, torch.device(device))
+    module, _, cls = ENGINES[recipe.scenario][name].partition(":")
+    made: Engine = getattr(importlib.import_module(f"datagen.scenarios.{module}"), cls)(recipe, torch.device(device))
+    return made
 
 
-def check_engine(engine: str) -> None:
-    """:raises DatagenError: there is no engine of that name"""
-    if engine not in ENGINES:
-        raise DatagenError(f"unknown engine {engine!r}; allowed: {', '.join(ENGINES)}")
+def check_engine(recipe: Recipe, engine: str | None) -> str:
+    """The name of an engine of a recipe's scenario, the default one for None.
+
+    :raises DatagenError: there is no engine of that name
+    """
+    engines = ENGINES[recipe.scenario]
+    if engine is None:
+        return next(iter(engines))
+    if engine not in engines:
+        raise DatagenError(f"unknown engine {engine!r} for {recipe.scenario}; allowed: {', '.join(engines)}")
+    return engine
 
 
 def check_device(device: str) -> None:

@@ -14,6 +14,7 @@ a weighted sum of 480 table rows and one [angle, cluster] x [cluster, delay] pro
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import tomllib
 from collections.abc import Sequence
@@ -28,7 +29,8 @@ from numpy.typing import NDArray
 from datagen import draws as streams
 from datagen.angular_delay import delay_kernel
 from datagen.recipe import CDLRecipe
-from datagen.scenarios import Triple
+from datagen.recipe.base import SPEED_OF_LIGHT_MPS
+from datagen.scenarios import Batch
 
 DOWNLINK, UPLINK = 0, 1  # rows of Draws.phases
 ZOD, AOA, ZOA = 0, 1, 2  # rows of Draws.coupling
@@ -157,18 +159,16 @@ class Look:
     offset_hz: float  # centre of the band relative to that carrier: what the path delays turn into phases
 
 
-def looks(recipe: CDLRecipe) -> tuple[Look, Look, Look]:
+def looks(recipe: CDLRecipe) -> dict[str, Look]:
     """X, Y and Z as readings of one set of paths, by the recipe's uplink relation (SCIENCE: GD-CSI §IV-B leaves it open)."""
     down, up, t = recipe.downlink_carrier_ghz * 1e9, recipe.uplink_carrier_ghz * 1e9, recipe.horizon_s
     if recipe.uplink == "comb":
         mean = (down + up) / 2
-        return (
-            Look(DOWNLINK, 0, mean, down - mean),
-            Look(DOWNLINK, t, mean, up - mean),
-            Look(DOWNLINK, t, mean, down - mean),
-        )
-    band = UPLINK if recipe.uplink == "independent-phases" else DOWNLINK
-    return Look(DOWNLINK, 0, down, 0), Look(band, t, up, 0), Look(DOWNLINK, t, down, 0)
+        x, y = Look(DOWNLINK, 0, mean, down - mean), Look(DOWNLINK, t, mean, up - mean)
+    else:
+        band = UPLINK if recipe.uplink == "independent-phases" else DOWNLINK
+        x, y = Look(DOWNLINK, 0, down, 0), Look(band, t, up, 0)
+    return {"X": x, "Y": y, "Z": dataclasses.replace(x, time_s=t)}
 
 
 class CDLEngine:
@@ -180,7 +180,8 @@ class CDLEngine:
 
     def __init__(self, recipe: CDLRecipe, device: torch.device) -> None:
         self.recipe, self.device = recipe, device
-        self.profile, self.looks = profile(recipe.model), looks(recipe)
+        self.profile = profile(recipe.model)
+        self.looks = {name: look for name, look in looks(recipe).items() if name in recipe.arrays}
 
     def draw(self, split: str, indices: Sequence[int] | NDArray[np.int64]) -> Draws:
         """See :func:`draw`."""
@@ -218,7 +219,7 @@ class ClosedForm(CDLEngine):
                 delay_kernel(delays, recipe.subcarriers, recipe.spacing_khz * 1e3, offset, recipe.crop_taps),
                 torch.complex64,
             )
-            for offset in {look.offset_hz for look in self.looks}
+            for offset in {look.offset_hz for look in self.looks.values()}
         }
         self.specular: tuple[torch.Tensor, torch.Tensor] | None = None
         if rays.los is not None:
@@ -230,11 +231,11 @@ class ClosedForm(CDLEngine):
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, dtype)
 
     @torch.no_grad()
-    def __call__(self, draws: Draws) -> Triple:
+    def __call__(self, draws: Draws) -> Batch:
         """Simulate the samples of some draws.
 
         :param draws: random numbers of n samples
-        :returns: X, Y, Z, each complex64 [n, antennas, crop_taps] on the engine's device
+        :returns: the recipe's arrays of X, Y, Z, each complex64 [n, antennas, crop_taps] on the engine's device
         """
         velocity, phases, coupling = (
             torch.as_tensor(part, device=self.device) for part in (draws.velocity, draws.phases, draws.coupling)
@@ -246,20 +247,20 @@ class ClosedForm(CDLEngine):
         closing = torch.bmm(self.arrival[arrival.flatten()].view(len(velocity), -1, 3), velocity[:, :, None])
         closing = closing.view(arrival.shape)
         coefficients: dict[tuple[int, float, float], torch.Tensor] = {}
-        arrays = []
-        for look in self.looks:
+        arrays = {}
+        for name, look in self.looks.items():
             key = (look.band, look.time_s, look.carrier_hz)
             if key not in coefficients:
                 coefficients[key] = self._clusters(departure, phases[:, look.band], closing, velocity, look)
-            arrays.append(coefficients[key] @ self.taps[look.offset_hz])
-        return Triple(*arrays)
+            arrays[name] = coefficients[key] @ self.taps[look.offset_hz]
+        return arrays
 
     def _clusters(
         self, departure: torch.Tensor, phases: torch.Tensor, closing: torch.Tensor, velocity: torch.Tensor, look: Look
     ) -> torch.Tensor:
         """Cluster coefficients in the angle domain at one instant, [n, angle, C] complex64 (eq. 7.5-22, summed over rays)."""
         n, clusters, rays = departure.shape
-        wave_number = 2 * np.pi * look.carrier_hz / CDLRecipe.SPEED_OF_LIGHT_MPS  # [rad/m]
+        wave_number = 2 * np.pi * look.carrier_hz / SPEED_OF_LIGHT_MPS  # [rad/m]
         phase = phases + ((wave_number * look.time_s) * closing).remainder(2 * np.pi).float()
         weights = torch.cat([torch.cos(phase), torch.sin(phase)], -1)
         rows = torch.cat([departure, departure + self.imaginary], -1)

@@ -11,7 +11,7 @@ from sionna.phy.channel.tr38901.rays import Rays
 
 from datagen.angular_delay import to_angular_delay
 from datagen.recipe import CDLRecipe
-from datagen.scenarios import Triple
+from datagen.scenarios import Batch
 from datagen.scenarios.cdl import AOA, ZOA, ZOD, CDLEngine, Draws
 
 BATCH = 16  # samples at a time: Sionna holds every ray of every antenna in double precision
@@ -23,7 +23,9 @@ class Sionna(CDLEngine):
     def __init__(self, recipe: CDLRecipe, device: torch.device) -> None:
         super().__init__(recipe, device)
         self._sionna_device = "cpu" if device.type == "cpu" else f"cuda:{device.index or 0}"
-        self.generators = {carrier: self._generator(carrier) for carrier in {look.carrier_hz for look in self.looks}}
+        self.generators = {
+            carrier: self._generator(carrier) for carrier in {look.carrier_hz for look in self.looks.values()}
+        }
         self.frequencies = subcarrier_frequencies(
             recipe.subcarriers, recipe.spacing_khz * 1e3, precision="double", device=self._sionna_device
         )
@@ -37,24 +39,24 @@ class Sionna(CDLEngine):
             carrier_hz, base_station, terminal, subclustering=False, precision="double", device=self._sionna_device
         )
 
-    def __call__(self, draws: Draws) -> Triple:
+    def __call__(self, draws: Draws) -> Batch:
         """Simulate the samples of some draws.
 
         :param draws: random numbers of n samples
-        :returns: X, Y, Z, each complex64 [n, antennas, crop_taps] on the engine's device
+        :returns: the recipe's arrays of X, Y, Z, each complex64 [n, antennas, crop_taps] on the engine's device
         """
         batches = [self._batch(draws, slice(start, start + BATCH)) for start in range(0, len(draws.velocity), BATCH)]
-        return Triple(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+        return {name: torch.cat([batch[name] for batch in batches]) for name in self.looks}
 
     @torch.no_grad()
-    def _batch(self, draws: Draws, rows: slice) -> Triple:
+    def _batch(self, draws: Draws, rows: slice) -> Batch:
         velocity, phases, coupling = (
             torch.as_tensor(part[rows], device=self.device) for part in (draws.velocity, draws.phases, draws.coupling)
         )
         topology = self._topology(velocity.double())
         paths: dict[tuple[int, float], tuple[torch.Tensor, torch.Tensor]] = {}
-        arrays = []
-        for look in self.looks:
+        arrays = {}
+        for name, look in self.looks.items():
             key = (look.band, look.carrier_hz)
             if key not in paths:
                 rays = self._rays(phases[:, look.band].double(), coupling.long())
@@ -62,8 +64,8 @@ class Sionna(CDLEngine):
             h, delays = paths[key]
             instant = h[..., 1:] if look.time_s else h[..., :1]
             response = cir_to_ofdm_channel(self.frequencies + look.offset_hz, instant, delays)
-            arrays.append(to_angular_delay(response[:, 0, :, 0, 0, 0], self.recipe.crop_taps).to(torch.complex64))
-        return Triple(*arrays)
+            arrays[name] = to_angular_delay(response[:, 0, :, 0, 0, 0], self.recipe.crop_taps).to(torch.complex64)
+        return arrays
 
     def _rays(self, phases: torch.Tensor, coupling: torch.Tensor) -> Rays:
         n = len(phases)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from datagen.angular_delay import delay_kernel
 from datagen.errors import DatagenError
 from datagen.recipe import CDLRecipe
+from datagen.recipe.base import SPEED_OF_LIGHT_MPS
 from datagen.scenarios import cdl
 
 KEPT = 1e-4  # eigenvalues of R_c kept, relative to its largest
@@ -77,16 +78,16 @@ def conditional_statistics(recipe: CDLRecipe, velocities: int = 300) -> Conditio
     power, vectors = np.linalg.eigh(np.einsum("cija,cijb->cab", response, response.conj()) / rays.zod.shape[1])
     cluster, column = np.nonzero(power > KEPT * power[:, -1:])
 
-    look_x, look_y, look_z = cdl.looks(recipe)
+    looks = cdl.looks(recipe)
     delays_s = rays.delays * recipe.delay_spread_ns * 1e-9
     downlink_taps, uplink_taps = (
         delay_kernel(delays_s, recipe.subcarriers, recipe.spacing_khz * 1e3, look.offset_hz, recipe.crop_taps)
-        for look in (look_x, look_y)
+        for look in (looks["X"], looks["Y"])
     )
     points = (0.5 + np.arange(1, velocities + 1)[:, None] * GOLDEN ** -np.arange(1.0, 4.0)) % 1
     velocity = cdl.velocity_from_uniform(recipe, points, np)
     arrivals = cdl.unit_vector(rays.zoa[:, None, :], rays.aoa[:, :, None]).reshape(len(rays.zoa), -1, 3)
-    turns = look_z.carrier_hz * look_z.time_s / CDLRecipe.SPEED_OF_LIGHT_MPS  # of the carrier's phase, for each m/s
+    turns = looks["Z"].carrier_hz * looks["Z"].time_s / SPEED_OF_LIGHT_MPS  # of the carrier's phase, for each m/s
     return ConditionalStatistics(
         roots=vectors[cluster, :, column] * np.sqrt(power[cluster, column])[:, None],
         cluster=cluster,
