@@ -15,11 +15,14 @@ import click
 from datagen.errors import DatagenError, Interrupted
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
     from datagen.plan import Plan
     from datagen.store import Store
 
 COMMANDS = {
     "cdl": "Simulate CDL triples (TR 38.901) into a Zarr store.",
+    "cost2100": "Simulate COST 2100 channels, as in the CsiNet data set.",
     "inspect": "Show what a store holds.",
     "verify": "Read every shard of a store and check every digest.",
     "regenerate": "Make a manifest's data set again and prove it is the same.",
@@ -28,7 +31,7 @@ COMMANDS = {
 }
 
 
-SCENARIOS = {"cdl"}  # commands made from a recipe's fields
+SCENARIOS = {"cdl", "cost2100"}  # commands made from a recipe's fields
 
 
 class _Lazy(click.Group):
@@ -80,17 +83,17 @@ def _default_workers(scheduler: str | None, shards: int) -> int:
 # datagen cdl -----------------------------------------------------------------------------------------------------------------
 
 
-class _SpeedRange(click.ParamType[Any, Any]):
-    """One speed, or a range MIN:MAX."""
+class _Range(click.ParamType[Any, Any]):
+    """One number, or a range MIN:MAX."""
 
-    name = "M/S|MIN:MAX"
+    name = "NUMBER|MIN:MAX"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
             low, _, high = str(value).partition(":")
             return [float(low), float(high or low)]
         except ValueError:
-            self.fail(f"{value!r} is not a speed in m/s nor a range MIN:MAX", param, ctx)
+            self.fail(f"{value!r} is neither a number nor a range MIN:MAX", param, ctx)
 
 
 def _recipe_options(scenario: str) -> list[click.Option]:
@@ -104,19 +107,37 @@ def _recipe_options(scenario: str) -> list[click.Option]:
         if name == "scenario":
             continue
         flag = "--" + name.replace("_", "-")
-        units = ("-ns", "-mps", "-ghz", "-khz", "-taps")
+        units = ("-ns", "-us", "-mps", "-mhz", "-ghz", "-khz", "-taps", "-m", "-db", "-deg")
         flags = [flag, *(flag.removesuffix(unit) for unit in units if flag.endswith(unit))]
+        if name == "environment":
+            flags = ["--scenario", flag]
         kind: Any = field.annotation
-        default = field.default
-        if name == "speed_mps":
-            kind, default = _SpeedRange(), default[0]
+        if get_origin(kind) is tuple:
+            kind = _Range()
         elif get_origin(kind) is Literal:
             kind = click.Choice(get_args(kind))
-        shown = "from the model" if default == "" else f"{default:g}" if isinstance(default, float) else default
         options.append(
-            click.Option([*flags, name], type=kind, default=None, help=f"{field.description}  [default: {shown}]")
+            click.Option(
+                [*flags, name], type=kind, default=None, help=f"{field.description}  [default: {_shown(field)}]"
+            )
         )
     return options
+
+
+def _shown(field: FieldInfo) -> str:
+    """The default of a recipe's field in words, that of each variant where they differ."""
+
+    def one(value: Any) -> str:
+        if isinstance(value, tuple):
+            return ":".join(dict.fromkeys(map(one, value)))
+        return "from the scenario" if value == "" else f"{value:g}" if isinstance(value, float) else str(value)
+
+    extra = field.json_schema_extra
+    defaults: Any = extra["defaults"] if isinstance(extra, dict) else {}
+    shown = {variant: one(value) for variant, value in defaults.items()}
+    if len(set(shown.values())) > 1:
+        return ", ".join(f"{variant} {value}" for variant, value in shown.items())
+    return one(field.default)
 
 
 def _scenario_command(scenario: str) -> click.Command:
