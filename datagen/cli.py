@@ -261,12 +261,27 @@ def _print_dry_run(
     type=click.Path(path_type=Path),
     help="draw magnitudes, power-delay profile, angular spectrum, correlation",
 )
-def inspect(store_path: Path, as_json: bool, picture: Path | None) -> None:
+@click.option("--fidelity", "compare", is_flag=True, help="a COST 2100 set against what is known of the official one")
+@click.option("--paths", "index", type=int, metavar="SAMPLE", help="list the paths behind a sample of a COST 2100 set")
+@click.option("--split", default="train", show_default=True, help="split of that sample")
+def inspect(
+    store_path: Path, as_json: bool, picture: Path | None, compare: bool, index: int | None, split: str
+) -> None:
     from datagen import report
     from datagen.store import open_store
 
     store = open_store(store_path)
+    if index is not None:
+        paths = report.paths(store, index, split)
+        click.echo(json.dumps(paths) if as_json else report.paths_table(paths))
+        return
     samples = report.first_samples(store)
+    if compare:
+        from datagen import fidelity
+
+        found = fidelity.compare(store.recipe, samples["X"])
+        click.echo(json.dumps(found) if as_json else fidelity.table(found))
+        return
     if picture is not None:
         try:
             report.plot(store, samples, picture)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datagen.errors import VerificationError
-from datagen.recipe import describe_arrays
+from datagen.errors import DatagenError, VerificationError
+from datagen.recipe import COST2100Recipe, describe_arrays
 from datagen.store import Store
 
 LOOKED_AT = 2048  # samples of the first split that the measured figures and the picture come from
@@ -161,6 +161,38 @@ def table(facts: dict[str, Any]) -> str:
             )  # fmt: skip
         console.print(measured)
         return console.export_text()
+
+
+def paths(store: Store, index: int, split: str) -> dict[str, Any]:
+    """The multipath components behind a sample, JSON-ready: see :class:`datagen.Multipath`.
+
+    :raises DatagenError: the store was not made from paths that can be listed, or there is no such sample
+    """
+    recipe = store.recipe
+    if not isinstance(recipe, COST2100Recipe):
+        raise DatagenError(f"{store.path} holds {recipe.scenario} samples; only paths of cost2100 sets can be listed")
+    from datagen.scenarios.cost2100 import multipath
+
+    found = multipath(recipe, index, split)
+    columns = {
+        "kind": found.kind, "cluster": found.cluster, "delay_ns": found.delay_s * 1e9,
+        "power_db": 20 * np.log10(np.maximum(np.abs(found.amplitude), 1e-30)), "phase_rad": np.angle(found.amplitude),
+        "azimuth_bs_deg": np.rad2deg(found.azimuth_bs_rad), "azimuth_ue_deg": np.rad2deg(found.azimuth_ue_rad),
+    }  # fmt: skip
+    return {"split": split, "sample": index, "user_m": found.user_m, **{k: v.tolist() for k, v in columns.items()}}
+
+
+def paths_table(facts: dict[str, Any]) -> str:
+    """The paths of a sample as text, one a line."""
+    names = [name for name in facts if name not in ("split", "sample", "user_m")]
+    x, y = facts["user_m"]
+    lines = [f"{facts['split']} sample {facts['sample']}: user at ({x:.1f}, {y:.1f}) m, {len(facts['kind'])} paths"]
+    lines.append(" ".join(f"{name:>14}" for name in names))
+    lines += [
+        " ".join(f"{cell:>14.3f}" if isinstance(cell, float) else f"{cell:>14}" for cell in row)
+        for row in zip(*(facts[name] for name in names), strict=True)
+    ]
+    return "\n".join(lines)
 
 
 def plot(store: Store, arrays: Arrays, out: Path, sample: int = 0) -> None:
