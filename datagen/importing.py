@@ -147,6 +147,10 @@ def survey(
         else:
             fact["mean_delay_taps"] = scan.mean_delay
             line += f"; mean delay {scan.mean_delay:.1f} taps"
+            if scan.empty:
+                warnings.append(
+                    f"{variable.path.name}: {scan.empty} of its rows are 0.5 throughout, empty channels, which have no NMSE"
+                )
             looks = "outdoor" if scan.mean_delay >= OUTDOOR_TAPS else "indoor"
             if environment and looks != environment:
                 warnings.append(
@@ -186,14 +190,14 @@ def _assign(loose: list[Variable], said: dict[str, Variable]) -> dict[str, Varia
             raise DatagenError(
                 f"{file} is named as {named} and has the {variable.rows} rows of the official {sized} file; say which with --{named} or --{sized}"
             )
-        part = named or sized or placed
-        if part is None:
+        guess = named or sized or placed
+        if guess is None:
             raise DatagenError(
                 f"{file} [{variable.rows}, {variable.columns}] is no official file; say its split with --train, --val or --test"
             )
-        if part in found:
-            raise DatagenError(f"{found[part].path.name} and {file} are both {part}; give one file a split")
-        found[part] = variable
+        if guess in found:
+            raise DatagenError(f"{found[guess].path.name} and {file} are both {guess}; give one file a split")
+        found[guess] = variable
     return {part: found[part] for part in (*SPLITS, "full") if part in found}
 
 
@@ -218,6 +222,7 @@ def _environment(paths: list[Path], said: str | None) -> tuple[str | None, bool]
 @dataclass(frozen=True)
 class _Scan:
     mean_delay: float  # taps, of HT
+    empty: int  # rows of HT that hold no channel
     head: NDArray[Any]  # the first rows
 
 
@@ -228,7 +233,7 @@ def _scan(variable: Variable, limits: tuple[float, float], advance: Callable[[in
     """
     parts, low, high = 2 if variable.complex else 1, *limits
     head = np.empty((parts, min(variable.rows, COMPARED), variable.columns))
-    power = np.zeros(variable.columns)
+    power, used = np.zeros(variable.columns), np.zeros(variable.rows, bool)
     for part, column, row, values in variable.tiles():
         wrong = ~(np.isfinite(values) & (values >= low) & (values <= high))
         if wrong.any():
@@ -240,18 +245,19 @@ def _scan(variable: Variable, limits: tuple[float, float], advance: Callable[[in
             )
         if not variable.complex:
             power[column : column + len(values)] += np.square(values - 0.5, dtype=np.float64).sum(axis=1)
+            used[row : row + values.shape[1]] |= (values != 0.5).any(axis=0)
         if row < head.shape[1]:
             rows = min(row + values.shape[1], head.shape[1])
             head[part, row:rows, column : column + len(values)] = values[:, : rows - row].T
         advance(8 * values.size)
     if variable.complex:
-        return _Scan(np.nan, head[0] + 1j * head[1])
+        return _Scan(np.nan, 0, head[0] + 1j * head[1])
     profile = power.reshape(2 * ANGLES, DELAYS).sum(axis=0)
     if not profile.any():
         raise DatagenError(
             f"{variable.path}: every value of {variable.name} is 0.5, an empty channel: give another file"
         )
-    return _Scan(float(profile @ np.arange(DELAYS) / profile.sum()), head[0])
+    return _Scan(float(profile @ np.arange(DELAYS) / profile.sum()), int((~used).sum()), head[0])
 
 
 def _compare(samples: NDArray[np.float64], full: NDArray[np.complex128]) -> tuple[float, float]:

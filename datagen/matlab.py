@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from datagen.errors import DatagenError, VerificationError
 
-PIECE = 1 << 20  # values read at once
+PIECE = 1 << 18  # values read at once
 LARGEST_CHUNK = 1 << 25  # values of an HDF5 chunk, which the library holds whole
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -165,7 +165,7 @@ def stage(variable: Variable, file: Path, advance: Callable[[int], object] = int
             whole = values.shape[1] == variable.rows
             for number, line in enumerate([values] if whole else values):
                 at = part * plane + ((column + number) * variable.rows + row) * dtype.itemsize
-                data = memoryview(np.ascontiguousarray(line, dtype).reshape(-1)).cast("B")
+                data = memoryview(np.ascontiguousarray(line, dtype).tobytes())
                 advance(len(data))
                 while data:
                     written = os.pwrite(out.fileno(), data, at)
