@@ -139,7 +139,7 @@ def survey(
         if source.part == "full":
             assert test is not None
             fact["relative_error"], fact["scale"] = _compare(scans["test"].head, scan.head)
-            line += f"; the test samples' first {len(scan.head)} rows give it to a relative error of {fact['relative_error']:.2g}, {fact['scale']:.3g} times as large"
+            line += f"; the first {len(scan.head)} test rows, padded and transformed, give it to {fact['relative_error']:.2g} relative, scale {fact['scale']:.3g}"
             if not fact["relative_error"] < INCONSISTENT:
                 warnings.append(
                     f"{variable.path.name} does not belong to {test.path.name}: their rows differ by {fact['relative_error']:.2g}"

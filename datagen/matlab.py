@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from datagen.errors import DatagenError, VerificationError
 
 PIECE = 1 << 18  # values read at once
-LARGEST_CHUNK = 1 << 25  # values of an HDF5 chunk, which the library holds whole
+LARGEST_CHUNK = 1 << 24  # values of an HDF5 chunk, which the library holds whole
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _MATRIX, _COMPRESSED = 14, 15
@@ -432,6 +432,9 @@ def _find_hdf5(path: Path, name: str, columns: int, is_complex: bool) -> Variabl
             raise DatagenError(
                 f"{path}: {name} is stored in chunks of {math.prod(data.chunks)} numbers; save it with -v7, or in chunks of at most {LARGEST_CHUNK}"
             )
+        tiles = [-(-length // chunk) for length, chunk in zip(data.shape, data.chunks or data.shape, strict=True)]
+        if (data.id.get_num_chunks() < math.prod(tiles)) if data.chunks else not data.id.get_storage_size():
+            raise _Damaged(f"some of {name} was never written")  # HDF5 would read zeros
         assert found is not None
         about: dict[str, Any] = {"path": path, "version": "7.3", "name": name, "rows": shape[0], "columns": columns}
         about |= {"dtype": found, "complex": is_complex}

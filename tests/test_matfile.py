@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 
 import datagen
 import zoo.data
-from datagen import DatagenError, Manifest, execute, importing, matlab, sources
+from datagen import DatagenError, Manifest, MatfileRecipe, execute, importing, matlab, sources
 from datagen.croissant import croissant
 from datagen.importing import survey
-from datagen.recipe import MatfileRecipe, parse
+from datagen.recipe import parse
 from datagen.scenarios.matfile import band
 from tests.conftest import Cli, assert_one_line_error, start_cli
 
@@ -424,6 +424,15 @@ def linked(path: Path) -> None:
         raw.write(b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM")
 
 
+def unwritten(path: Path, **options: Any) -> None:
+    with h5py.File(path, "w", userblock_size=512) as file:
+        data = file.create_dataset("HT", (2048, 40), "f8", **options)
+        if options:
+            data[:, :10] = 0.25
+    with path.open("r+b") as raw:
+        raw.write(b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM")
+
+
 def group(path: Path) -> None:
     with h5py.File(path, "w", userblock_size=512) as file:
         file.create_group("HT")
@@ -467,6 +476,9 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "cell": (cell, "is a cell array"),
     "sparse": (sparse, "is a sparse matrix"),
     "group, 7.3": (group, "is a group"),
+    "never written, 7.3": (unwritten, "some of HT was never written"),
+    "partly written, 7.3": (lambda path: unwritten(path, chunks=(2048, 10)), "some of HT was never written"),
+    "huge chunks, 7.3": (lambda path: v73(path, "HT", np.zeros((8193, 2048), "f4"), chunks=(2048, 8193)), "in chunks of at most"),
     "link, 7.3": (linked, "holds no variable HT"),
     "NaN": (lambda path: savemat(path, "HT", with_value(np.nan)), "row 18: HT(18, 6) is nan; every value must be in 0...1"),
     "infinite": (lambda path: v73(path, "HT", with_value(-np.inf)), "row 18: HT(18, 6) is -inf"),
