@@ -184,7 +184,7 @@ def _assign(loose: list[Variable], said: dict[str, Variable]) -> dict[str, Varia
     positions = (
         SPLITS if len(loose) == len(SPLITS) and not any(any(guess) for guess in guesses) else (None,) * len(loose)
     )
-    for variable, (named, sized), placed in zip(loose, guesses, positions, strict=False):
+    for variable, (named, sized), placed in zip(loose, guesses, positions, strict=True):
         file = variable.path.name
         if named and sized and named != sized:
             raise DatagenError(
