@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "cdl": "Simulate CDL triples (TR 38.901) into a Zarr store.",
     "cost2100": "Simulate COST 2100 channels, as in the CsiNet data set.",
+    "import": "Take MATLAB files in the form of the CsiNet data sets into a Zarr store.",
     "inspect": "Show what a store holds.",
     "verify": "Read every shard of a store and check every digest.",
     "regenerate": "Make a manifest's data set again and prove it is the same.",
@@ -249,6 +250,67 @@ def _print_dry_run(
     click.echo("nothing written (--dry-run)")
 
 
+# datagen import --------------------------------------------------------------------------------------------------------------
+
+_FILE = click.Path(path_type=Path)
+
+
+@cli.command("import", help=COMMANDS["import"])
+@click.argument("files", metavar="[FILE]...", nargs=-1, type=_FILE)
+@click.option("--train", type=_FILE, help="file of the train split, where its name and size do not say so")
+@click.option("--val", type=_FILE, help="file of the val split, likewise")
+@click.option("--test", type=_FILE, help="file of the test split, likewise")
+@click.option(
+    "--full", type=_FILE, help="full band of the test split: HF_all of DATA_HtestFin_all.mat or ...out_all.mat"
+)
+@click.option("--environment", type=click.Choice(["indoor", "outdoor"]), help="where no file's name says it")
+@click.option("--name", default="", help="of the data set  [default: csinet-indoor or csinet-outdoor, else imported]")
+@click.option("--dataset-version", type=int, default=1, show_default=True, help="version of the data set")
+@_OUT
+@_WORKERS
+@_SCHEDULER
+@click.option("--shard-samples", type=int, help="samples of a shard, a multiple of 256  [default: 4096]")
+@_FORCE
+@click.option("--dry-run", is_flag=True, help="check the files and say what they are; write nothing")
+@_JSON
+@_QUIET
+def import_(
+    files: tuple[Path, ...], train: Path | None, val: Path | None, test: Path | None, full: Path | None,
+    environment: str | None, name: str, dataset_version: int, out: Path, workers: int | None, scheduler: str | None,
+    shard_samples: int | None, force: bool, dry_run: bool, as_json: bool, quiet: bool,
+) -> None:  # fmt: skip
+    from datagen.execute import resolve
+    from datagen.importing import survey
+    from datagen.plan import SHARD, Plan
+
+    resolve(out)
+    start, existed = time.perf_counter(), os.path.lexists(out) and not force
+    said = {part: path for part, path in {"train": train, "val": val, "test": test, "full": full}.items() if path}
+    found = survey(
+        files, parts=said, environment=environment, name=name, dataset_version=dataset_version, progress=not quiet
+    )
+    if not quiet:
+        click.echo("\n".join(found.findings), err=True)
+    for line in found.warnings:
+        click.echo(f"warning: {line}", err=True)
+    plan = Plan(found.recipe, SHARD if shard_samples is None else shard_samples)
+    if dry_run:
+        if as_json:
+            facts = {"name": plan.recipe.label, "samples": plan.recipe.splits, "store_bytes": plan.store_bytes}
+            click.echo(json.dumps({**facts, **found.facts}))
+        elif not quiet:
+            click.echo(f"{plan.recipe.label}: {plan.store_bytes / 1e9:.2f} GB; nothing written (--dry-run)")
+        return
+    from datagen.execute import generate
+
+    workers = _default_workers(scheduler, plan.shard_count) if workers is None else workers
+    store = generate(
+        plan.recipe, out, workers=workers, scheduler=scheduler, shard_samples=plan.shard_samples, force=force,
+        progress=not quiet, sources=found.sources,
+    )  # fmt: skip
+    _print_made(store, existed, time.perf_counter() - start, as_json, quiet, **found.facts)
+
+
 # the other commands ----------------------------------------------------------------------------------------------------------
 
 
@@ -339,13 +401,19 @@ def verify(store_path: Path, manifest_file: Path | None, as_json: bool, quiet: b
 @_WORKERS
 @_SCHEDULER
 @click.option("--engine", help="[default: the manifest's]")
+@click.option(
+    "--source",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="where the files of an imported data set lie; found by name, held to their digests",
+)
 @_DEVICE
 @_FORCE
 @_JSON
 @_QUIET
 def regenerate(
-    manifest_file: Path, out: Path, workers: int | None, scheduler: str | None, engine: str | None, device: str,
-    force: bool, as_json: bool, quiet: bool,
+    manifest_file: Path, out: Path, workers: int | None, scheduler: str | None, engine: str | None, source: Path | None,
+    device: str, force: bool, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     from datagen import verification
     from datagen.manifest import TOLERANCE, Manifest
@@ -355,7 +423,15 @@ def regenerate(
     workers = _default_workers(scheduler, len(manifest.shards)) if workers is None else workers
     options = {"engine": engine} if engine else {}
     store, same = verification.regenerate(
-        manifest, out, workers=workers, scheduler=scheduler, device=device, force=force, progress=not quiet, **options
+        manifest,
+        out,
+        source=source,
+        workers=workers,
+        scheduler=scheduler,
+        device=device,
+        force=force,
+        progress=not quiet,
+        **options,
     )
     _print_made(
         store,

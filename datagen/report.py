@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datagen.errors import DatagenError, VerificationError
-from datagen.recipe import COST2100Recipe, describe_arrays
+from datagen.recipe import ARRAYS, COST2100Recipe, describe_arrays
 from datagen.store import Store
 
 LOOKED_AT = 2048  # samples of the first split that the measured figures and the picture come from
@@ -55,13 +55,15 @@ def summary(store: Store, samples: Arrays) -> dict[str, Any]:
 
 
 def first_samples(store: Store) -> Arrays:
-    """Arrays of the first :data:`LOOKED_AT` samples of the first split.
+    """Arrays over angle and delay of the first :data:`LOOKED_AT` samples of the first split.
 
     :raises VerificationError: they are damaged
     """
     split = next(iter(store))
     arrays = {}
     for name in store.recipe.shapes(split):
+        if ARRAYS[name][:2] != ("angle", "delay"):
+            continue
         try:
             arrays[name] = np.asarray(store[split][name][:LOOKED_AT])
         except Exception as error:  # whatever zarr or a codec makes of damaged bytes
@@ -89,8 +91,8 @@ def measure(arrays: Arrays) -> dict[str, Any]:
             "energy_in_32_strongest_cells": float(np.mean(_strongest_share(arrays[name], 32))),
         }
         if name != "Z":
-            error = np.square(np.abs(target - arrays[name])).sum(axis=(1, 2)) / np.square(np.abs(target)).sum(
-                axis=(1, 2)
+            error = np.square(np.abs(target - arrays[name])).sum(axis=(1, 2)) / np.maximum(
+                np.square(np.abs(target)).sum(axis=(1, 2)), np.finfo(np.float32).tiny
             )
             result[name]["correlation"] = float(correlation(arrays[name], target).mean())
             result[name]["nmse_db"] = float(10 * np.log10(error.mean())) if error.any() else None
@@ -99,7 +101,7 @@ def measure(arrays: Arrays) -> dict[str, Any]:
 
 def _strongest_share(array: NDArray[np.complex64], cells: int) -> NDArray[np.float32]:
     power = np.sort(np.square(np.abs(array)).reshape(len(array), -1), axis=1)[:, ::-1]
-    share: NDArray[np.float32] = power[:, :cells].sum(axis=1) / power.sum(axis=1)
+    share: NDArray[np.float32] = power[:, :cells].sum(axis=1) / np.maximum(power.sum(axis=1), np.finfo(np.float32).tiny)
     return share
 
 
@@ -133,9 +135,9 @@ def table(facts: dict[str, Any]) -> str:
         head.add_row(
             "recipe",
             ", ".join(
-                f"{k} {v}"
+                f"{k} {v['file'] if isinstance(v, dict) else v}"
                 for k, v in facts["recipe"].items()
-                if k not in ("name", "dataset_version", "train", "val", "test")
+                if k not in ("name", "dataset_version", "train", "val", "test") and v is not None
             ),
         )
         head.add_row("digest", facts["digest"])
@@ -152,7 +154,7 @@ def table(facts: dict[str, Any]) -> str:
         ):
             measured.add_column(column, justify="left" if column == "array" else "right")
         first = next(iter(facts["mean_energy"].values()))
-        for name in facts["arrays"]:
+        for name in (name for name in facts["arrays"] if name in facts["measured"]):
             row = facts["measured"][name]
             measured.add_row(
                 name, f"{first[name]:.4g}", f"{row['mean_delay_taps']:.2f}", f"{row['rms_delay_taps']:.2f}",
@@ -243,7 +245,8 @@ def plot(store: Store, arrays: Arrays, out: Path, sample: int = 0) -> None:
                 label=f"{name}–{target}, mean {values.mean():.2f}",
             )
     axes[1, 2].set(xlabel="|⟨A, B⟩| / (‖A‖ ‖B‖)", ylabel="samples", title="correlation with the target")
-    axes[1, 2].legend()
+    if len(arrays) > 1:
+        axes[1, 2].legend()
     figure.suptitle(
         f"{store.manifest.name}: {len(arrays['X'])} samples, {arrays['X'].shape[1]} angles × {arrays['X'].shape[2]} delays"
     )
