@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from datagen.errors import DatagenError, Interrupted, VerificationError
     from datagen.execute import generate
     from datagen.manifest import Manifest
-    from datagen.recipe import CDLRecipe, Recipe
+    from datagen.recipe import CDLRecipe, InHRecipe, Recipe
     from datagen.scenarios.cdl_statistics import ConditionalStatistics, conditional_statistics
     from datagen.simulate import sample, stream
     from datagen.store import Store, open_store
@@ -21,12 +21,12 @@ __version__ = "0.1.0"
 _HOMES = {  # public name -> module; imported on first use, so that `import datagen` costs neither torch nor zarr
     "DatagenError": "errors", "Interrupted": "errors", "VerificationError": "errors",
     "generate": "execute", "regenerate": "verification", "verify": "verification",
-    "Manifest": "manifest", "CDLRecipe": "recipe", "Recipe": "recipe",
+    "Manifest": "manifest", "CDLRecipe": "recipe", "InHRecipe": "recipe", "Recipe": "recipe",
     "sample": "simulate", "stream": "simulate", "Store": "store", "open_store": "store", "tf_dataset": "tensorflow_reader",
     "ConditionalStatistics": "scenarios.cdl_statistics", "conditional_statistics": "scenarios.cdl_statistics",
 }  # fmt: skip
 __all__ = [
-    "CDLRecipe", "ConditionalStatistics", "DatagenError", "Interrupted", "Manifest", "Recipe", "Store", "VerificationError",
+    "CDLRecipe", "ConditionalStatistics", "DatagenError", "InHRecipe", "Interrupted", "Manifest", "Recipe", "Store", "VerificationError",
     "conditional_statistics", "generate", "open_store", "regenerate", "sample", "stream", "tf_dataset", "verify",
 ]  # fmt: skip
 

@@ -15,12 +15,13 @@ from pydantic import ValidationError
 from datagen.errors import DatagenError
 from datagen.recipe.base import ARRAYS, SPLITS, Recipe, canonical_digest, describe_arrays, explain
 from datagen.recipe.cdl import CDLRecipe
+from datagen.recipe.inh import InHRecipe
 
 __all__ = [
-    "ARRAYS", "RECIPES", "SPLITS", "CDLRecipe", "Recipe", "canonical_digest", "describe_arrays", "explain", "load", "parse",
+    "ARRAYS", "RECIPES", "SPLITS", "CDLRecipe", "InHRecipe", "Recipe", "canonical_digest", "describe_arrays", "explain", "load", "parse",
 ]  # fmt: skip
 
-RECIPES: dict[str, type[Recipe]] = {"cdl": CDLRecipe}
+RECIPES: dict[str, type[Recipe]] = {"cdl": CDLRecipe, "inh": InHRecipe}
 
 
 def parse(data: object, source: str = "recipe") -> Recipe:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Batch = Mapping[str, "torch.Tensor"]  # samples: the arrays by name, each complex64 [sample, ...]
 ENGINES: dict[str, dict[str, str]] = {  # scenario -> engine -> where its class is; the first is the default
     "cdl": {"closed-form": "cdl:ClosedForm", "sionna": "cdl_sionna:Sionna"},
+    "inh": {"closed-form": "inh:ClosedForm", "sionna": "inh_sionna:Sionna"},
 }
 DEVICES = ("cpu", "cuda")
 
