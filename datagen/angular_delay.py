@@ -42,7 +42,7 @@ def to_spatial_frequency(angular_delay: Array, subcarriers: int) -> Array:
     return _fft(angular_delay).fft2(angular_delay, (angles, subcarriers))  # type: ignore[no-any-return]
 
 
-def delay_kernel(delays_s: Array, subcarriers: int, spacing_hz: float, offset_hz: float, delay_taps: int) -> Array:
+def delay_kernel(delays_s: Any, subcarriers: int, spacing_hz: float, offset_hz: float, delay_taps: int) -> Any:
     """Delay taps of unit paths: the inverse DFT over subcarriers in closed form, a Dirichlet kernel.
 
     Subcarrier k of K lies at ``offset + (k - floor(K/2)) spacing`` from the carrier of the path coefficients, as in Sionna's
@@ -58,7 +58,7 @@ def delay_kernel(delays_s: Array, subcarriers: int, spacing_hz: float, offset_hz
     :returns: same kind, complex128, shape [..., path, delay_taps]
     """
     xp: Any = np
-    tau: Any = delays_s[..., None]  # type: ignore[index]
+    tau = delays_s[..., None]
     grid: Any = np.arange(delay_taps) / subcarriers
     if not isinstance(delays_s, np.ndarray):
         import torch
@@ -71,4 +71,4 @@ def delay_kernel(delays_s: Array, subcarriers: int, spacing_hz: float, offset_hz
         on_grid, 1.0, xp.sin(np.pi * subcarriers * x) / xp.where(on_grid, 1.0, subcarriers * xp.sin(np.pi * x))
     )
     first_hz = offset_hz - (subcarriers // 2) * spacing_hz
-    return ratio * xp.exp(1j * np.pi * ((subcarriers - 1) * x - 2 * first_hz * tau))  # type: ignore[no-any-return]
+    return ratio * xp.exp(1j * np.pi * ((subcarriers - 1) * x - 2 * first_hz * tau))

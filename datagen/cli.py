@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "cdl": "Simulate CDL triples (TR 38.901) into a Zarr store.",
+    "inh": "Simulate an indoor office (TR 38.901 InH): CSI, or unit-power feedback channels with --uplink.",
     "inspect": "Show what a store holds.",
     "verify": "Read every shard of a store and check every digest.",
     "regenerate": "Make a manifest's data set again and prove it is the same.",
@@ -28,7 +29,7 @@ COMMANDS = {
 }
 
 
-SCENARIOS = {"cdl"}  # commands made from a recipe's fields
+SCENARIOS = {"cdl", "inh"}  # commands made from a recipe's fields
 
 
 class _Lazy(click.Group):
@@ -104,7 +105,7 @@ def _recipe_options(scenario: str) -> list[click.Option]:
         if name == "scenario":
             continue
         flag = "--" + name.replace("_", "-")
-        units = ("-ns", "-mps", "-ghz", "-khz", "-taps")
+        units = ("-ns", "-mps", "-ghz", "-khz", "-taps", "-m", "-db", "-deg")
         flags = [flag, *(flag.removesuffix(unit) for unit in units if flag.endswith(unit))]
         kind: Any = field.annotation
         default = field.default
@@ -112,6 +113,8 @@ def _recipe_options(scenario: str) -> list[click.Option]:
             kind, default = _SpeedRange(), default[0]
         elif get_origin(kind) is Literal:
             kind = click.Choice(get_args(kind))
+        elif kind is bool:
+            flags, default = [f"{flag}/--no-{flag[2:]}"], "yes" if default else "no"
         shown = "from the model" if default == "" else f"{default:g}" if isinstance(default, float) else default
         options.append(
             click.Option([*flags, name], type=kind, default=None, help=f"{field.description}  [default: {shown}]")

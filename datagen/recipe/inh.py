@@ -45,7 +45,10 @@ class InHRecipe(Recipe):
         1, ge=1, le=64, description="UEs that are in the room together: consecutive samples with correlated fields"
     )
     antennas: int = Field(
-        32, ge=1, le=1024, description="BS antennas, half-wavelength uniform linear array along y, vertical polarisation"
+        32,
+        ge=1,
+        le=1024,
+        description="BS antennas, half-wavelength uniform linear array along y, vertical polarisation",
     )
     antenna_pattern: Literal["38.901", "omni"] = Field(
         "omni", description="BS element pattern, towards x; the UE is omnidirectional"
@@ -79,7 +82,9 @@ class InHRecipe(Recipe):
                 f"keep_band {self.keep_band} is more than the {self.subcarriers} subcarriers; give at most {self.subcarriers}"
             )
         if self.uplink and (self.keep_band or self.path_loss or self.shadow_fading):
-            raise ValueError("keep_band, path_loss and shadow_fading have no effect on unit-power feedback channels; leave them out")
+            raise ValueError(
+                "keep_band, path_loss and shadow_fading have no effect on unit-power feedback channels; leave them out"
+            )
         if abs(self.bs_x_m) > self.room_length_m / 2 or abs(self.bs_y_m) > self.room_width_m / 2:
             raise ValueError(
                 f"the BS at {self.bs_x_m:g}, {self.bs_y_m:g} m from the centre is outside the room; "
@@ -87,7 +92,9 @@ class InHRecipe(Recipe):
             )
         shorter = min(self.room_length_m, self.room_width_m)
         if self.minimum_distance_m > shorter / 4:
-            raise ValueError(f"minimum_distance_m {self.minimum_distance_m:g} leaves too little room; give at most {shorter / 4:g}")
+            raise ValueError(
+                f"minimum_distance_m {self.minimum_distance_m:g} leaves too little room; give at most {shorter / 4:g}"
+            )
         return self
 
     def shapes(self, split: str) -> dict[str, tuple[int, int]]:

@@ -69,7 +69,8 @@ def table(carrier_ghz: float) -> Table:
     moments = {name: rows(name) @ [frequency, 1.0] for name in ("mean", "deviation")}
     for moment in moments.values():
         moment[:, [SF, K]] /= 10  # from dB
-    spread = np.array([[*(state["cluster_spread_deg"][name] for name in ("asd", "asa")), 0.0, state["cluster_spread_deg"]["zsa"]] for state in states])
+    cones = [state["cluster_spread_deg"] for state in states]
+    spread = np.array([[cone["asd"], cone["asa"], 0.0, cone["zsa"]] for cone in cones])
     spread[:, ZOD] = 3 / 8 * 10 ** moments["mean"][:, ZSD]  # eq. (7.5-20)
     values = {
         **{name: rows(name) for name in ("clusters", "r_tau", "shadowing_db", "c_phi", "c_theta", "distance_m")},
@@ -136,9 +137,13 @@ def draw(recipe: InHRecipe, split: str, indices: Sequence[int] | NDArray[np.int6
     users = drops[:, None] * recipe.users_per_drop + np.arange(recipe.users_per_drop)
     raw = streams.words(recipe.seed, f"inh/{split}/users", users.ravel(), USER_WORDS).reshape(*users.shape, USER_WORDS)
     tries = streams.halves(raw[..., :CANDIDATES]).reshape(*users.shape, CANDIDATES, 2) * 2.0**-32
-    large = streams.normal(streams.halves(raw[..., CANDIDATES + 1 :]))[..., :7]
-    shared = (place(recipe, torch.from_numpy(tries)), streams.uniform(raw[..., CANDIDATES]), large)
-    places, sight, large = (torch.as_tensor(part)[torch.from_numpy(drop)] for part in shared)
+    normal = torch.from_numpy(streams.normal(streams.halves(raw[..., CANDIDATES + 1 :])))
+    shared = (
+        place(recipe, torch.from_numpy(tries)),
+        torch.from_numpy(streams.uniform(raw[..., CANDIDATES])),
+        normal[..., :7],
+    )
+    places, sight, large = (part[torch.from_numpy(drop)] for part in shared)
 
     raw = streams.words(recipe.seed, f"inh/{split}", order, SAMPLE_WORDS)
     halves = streams.halves(raw[:, CLUSTERS:])
@@ -194,8 +199,10 @@ def sight_probability(office: str, distance_m: torch.Tensor) -> torch.Tensor:
     """Probability of a line of sight at a horizontal distance in m (Table 7.4.2-1). Shape kept."""
     d = distance_m
     if office == "open":
-        return torch.where(d <= 5, 1.0, torch.where(d <= 49, torch.exp(-(d - 5) / 70.8), 0.54 * torch.exp(-(d - 49) / 211.7)))
-    return torch.where(d <= 1.2, 1.0, torch.where(d < 6.5, torch.exp(-(d - 1.2) / 4.7), 0.32 * torch.exp(-(d - 6.5) / 32.6)))
+        far = torch.where(d <= 49, torch.exp(-(d - 5) / 70.8), 0.54 * torch.exp(-(d - 49) / 211.7))
+        return torch.where(d <= 5, 1.0, far)
+    far = torch.where(d < 6.5, torch.exp(-(d - 1.2) / 4.7), 0.32 * torch.exp(-(d - 6.5) / 32.6))
+    return torch.where(d <= 1.2, 1.0, far)
 
 
 def links(recipe: InHRecipe, table: Table, draws: Draws) -> Links:
@@ -270,11 +277,13 @@ def angles(table: Table, draws: Draws, links: Links, clusters: Clusters, row: in
     power = (clusters.weights / clusters.weights.amax(-1, keepdim=True)).clamp(min=1e-6)
     if row in (AOD, AOA):
         scale = torch.where(links.los, 1.1035 - 0.028 * k_db - 0.002 * k_db**2 + 0.0001 * k_db**3, 1.0)  # (7.5-10)
-        magnitude = 2 * (spread / 1.4) * torch.sqrt(-torch.log(power)) / (table.c_phi[which] * scale)[:, None]  # (7.5-9)
+        constant = (table.c_phi[which] * scale)[:, None]
+        magnitude = 2 * (spread / 1.4) * torch.sqrt(-torch.log(power)) / constant  # (7.5-9)
         direct = links.azimuth if row == AOD else links.azimuth + 180
     else:
         scale = torch.where(links.los, 1.3086 + 0.0339 * k_db - 0.0077 * k_db**2 + 0.0002 * k_db**3, 1.0)  # (7.5-15)
-        magnitude = -spread * torch.log(power) / (table.c_theta[which] * scale)[:, None]  # (7.5-14)
+        constant = (table.c_theta[which] * scale)[:, None]
+        magnitude = -spread * torch.log(power) / constant  # (7.5-14)
         direct = links.zenith if row == ZOD else 180 - links.zenith
     about = draws.signs[:, row] * magnitude + draws.jitter[:, row] * (spread / 7)  # (7.5-11), (7.5-16), (7.5-19)
     towards_first = (about * clusters.first).sum(-1, keepdim=True) * links.los[:, None]
@@ -297,7 +306,10 @@ def coupling(draws: Draws, strongest: torch.Tensor) -> torch.Tensor:
 
 def element_field(recipe: InHRecipe, zenith: torch.Tensor, azimuth: torch.Tensor) -> torch.Tensor:
     """Field of a BS element towards angles in degrees, zenith in 0 ... 180 and azimuth in -180 ... 180. Shape kept."""
-    return 10 ** (element_gain_db(zenith, azimuth) / 20) if recipe.antenna_pattern == "38.901" else torch.ones_like(zenith)
+    if recipe.antenna_pattern == "omni":
+        return torch.ones_like(zenith)
+    field: torch.Tensor = 10 ** (element_gain_db(zenith, azimuth) / 20)
+    return field
 
 
 def fold(zenith: torch.Tensor) -> torch.Tensor:
@@ -367,8 +379,8 @@ class ClosedForm(InHEngine):
         gains, delays = self.paths(draws)
         arrays = {}
         if self.band:
-            turns = (self.first_hz + recipe.spacing_khz * 1e3 * torch.arange(self.band, device=self.device)) * delays[..., None]
-            phase = (-2 * np.pi * turns.remainder(1)).float()
+            frequencies = self.first_hz + recipe.spacing_khz * 1e3 * torch.arange(self.band, device=self.device)
+            phase = (-2 * np.pi * (frequencies * delays[..., None]).remainder(1)).float()
             arrays["H"] = gains.transpose(1, 2) @ torch.polar(torch.ones_like(phase), phase)
         if recipe.uplink:
             return {"H": self.unit_power(arrays["H"])}
@@ -390,9 +402,10 @@ class ClosedForm(InHEngine):
         strongest = torch.topk(cluster.powers, 2, dim=-1).indices
 
         which, pairs = link.los.long(), coupling(draws, strongest)
-        azimuth = angles(table, draws, link, cluster, AOD)[..., None] + (table.spread[which, AOD, None] * table.offsets)[:, None]
-        offsets = table.spread[which, ZOD, None, None] * table.offsets[pairs]
-        azimuth, zenith = wrap(azimuth), fold(angles(table, draws, link, cluster, ZOD)[..., None] + offsets)
+        azimuth_offsets = table.spread[which, AOD, None, None] * table.offsets
+        zenith_offsets = table.spread[which, ZOD, None, None] * table.offsets[pairs]
+        azimuth = wrap(angles(table, draws, link, cluster, AOD)[..., None] + azimuth_offsets)  # (7.5-13)
+        zenith = fold(angles(table, draws, link, cluster, ZOD)[..., None] + zenith_offsets)  # (7.5-20)
         amplitude = (cluster.powers / RAYS / (k + 1)[:, None]).sqrt() * scale[:, None]
         amplitude = (amplitude[..., None] * element_field(recipe, zenith, azimuth)).float()
         sine = torch.sin(torch.deg2rad(zenith)) * torch.sin(torch.deg2rad(azimuth))

@@ -57,7 +57,7 @@ class Sionna(InHEngine):
         height = torch.full_like(places[..., :1], self.recipe.ue_height_m)
         base = places.new_tensor([self.recipe.bs_x_m, self.recipe.bs_y_m, self.recipe.bs_height_m])
         model.set_topology(
-            torch.cat([places, height], -1), base.expand(n, 1, 3),
+            torch.cat([places, height], -1), base.repeat(n, 1, 1),
             ut_orientations=places.new_zeros(n, users, 3), bs_orientations=places.new_zeros(n, 1, 3),
             ut_velocities=places.new_zeros(n, users, 3), los=los,
         )  # fmt: skip
@@ -126,7 +126,8 @@ def replace_randomness(model: InH, draws: Draws) -> None:
     generator._spatial_binary_sign = _tape([draws.signs[:, row] for row in (AOA, AOD, ZOA, ZOD)])
     made = generator._cluster_delays
 
-    def note_order(*arguments: Any) -> Any:  # clusters are sorted by delay, and every number of theirs but the phases with them
+    # Sionna sorts clusters by delay, and every number of theirs but the phases, which it draws later
+    def note_order(*arguments: Any) -> Any:
         delays, unscaled, order = made(*arguments)
         phases = draws.phases.double()[:, None, None].gather(3, order[..., None].expand(-1, -1, -1, -1, RAYS))
         model._cir_sampler._step_10 = lambda _: phases[..., None].expand(*phases.shape, 4)
