@@ -89,13 +89,13 @@ def first_samples(store: Store) -> Arrays:
 def measure(arrays: Arrays) -> dict[str, Any]:
     """Figures of some samples: relation of each array to the target Z, where the power lies in delay; power and flatness of H."""
     result: dict[str, Any] = {"samples": len(next(iter(arrays.values())))}
-    target = arrays.get("Z", arrays.get("X", np.empty(0)))
     for name in arrays:
         if name == "H":
             edges = correlation(arrays[name][..., :1], arrays[name][..., -1:])
             power = float(np.square(np.abs(arrays[name])).mean())
             result[name] = {"entry_power": power, "edge_correlation": float(edges.mean())}
             continue
+        target = arrays["Z"] if "Z" in arrays else arrays["X"]
         profile = np.square(np.abs(arrays[name])).mean(axis=(0, 1))
         taps = np.arange(len(profile))
         mean = float((profile * taps).sum() / profile.sum())
