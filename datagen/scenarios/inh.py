@@ -126,7 +126,7 @@ def place(recipe: InHRecipe, tries: torch.Tensor) -> torch.Tensor:
 
 
 def draw(recipe: InHRecipe, split: str, indices: Sequence[int] | NDArray[np.int64]) -> Draws:
-    """The draws of the given samples of a split, a function of (recipe, split, index) alone. Made on the CPU: FORMAT.md §5.2.
+    """The draws of the given samples of a split, a function of (recipe, split, index) alone. Made on the CPU, as FORMAT.md, section 5 lays out.
 
     Sample i is user i mod U of drop floor(i / U). What its neighbours share with it is in the stream of users, the rest in that
     of samples. The aod ray order stays fixed: rays have equal powers and independent phases, so coupling the zenith to it is the
