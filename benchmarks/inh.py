@@ -160,11 +160,8 @@ def markdown(results: dict[str, Any]) -> str:
     ]
     for kind, row in results["speed"].items():
         for engine in ("sionna", "closed-form"):
-            lines.append(
-                f"| {kind}, `--engine {engine}` | {row[engine]:,.0f} | {row[engine] / row['sionna']:.1f} |".replace(
-                    ",000", " 000"
-                )
-            )
+            speed = f"{row[engine]:,.0f}".replace(",", " ")
+            lines.append(f"| {kind}, `--engine {engine}` | {speed} | {row[engine] / row['sionna']:.1f} |")
     lines += [
         "",
         f"{results['machine']['processor']}, torch {results['machine']['torch']}, Sionna {results['machine']['sionna']}.",
