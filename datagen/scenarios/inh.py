@@ -322,11 +322,21 @@ def wrap(azimuth: torch.Tensor) -> torch.Tensor:
     return 180 - (180 - azimuth).remainder(360)
 
 
+def phasor(turns: torch.Tensor) -> torch.Tensor:
+    """e^{j 2 pi turns}: float64 -> complex64, the phase reduced in float64. Shape kept."""
+    phase = (turns.remainder(1) * (2 * np.pi)).float()
+    return torch.complex(torch.cos(phase), torch.sin(phase))
+
+
 def steering(sine: torch.Tensor, antennas: int) -> torch.Tensor:
-    """Response of the half-wavelength array to s = sin(zenith) sin(azimuth): [...] float64 -> [..., antenna] complex64."""
-    half_turns = sine[..., None] * (torch.arange(antennas, device=sine.device) - (antennas - 1) / 2)
-    phase = (half_turns.remainder(2) * np.pi).float()
-    return torch.polar(torch.ones_like(phase), phase)
+    """Response of the half-wavelength array to s = sin(zenith) sin(azimuth): [...] float64 -> [..., antenna] complex64.
+
+    The array is cut into blocks of 8, so that few phasors are made: one for each block and one for each place in a block.
+    """
+    blocks = 8 * torch.arange(-(-antennas // 8), device=sine.device) - (antennas - 1) / 2
+    within = torch.arange(8, device=sine.device)
+    half = sine[..., None] / 2
+    return (phasor(half * blocks)[..., None] * phasor(half * within)[..., None, :]).flatten(-2)[..., :antennas]
 
 
 class InHEngine:
@@ -380,8 +390,7 @@ class ClosedForm(InHEngine):
         arrays = {}
         if self.band:
             frequencies = self.first_hz + recipe.spacing_khz * 1e3 * torch.arange(self.band, device=self.device)
-            phase = (-2 * np.pi * (frequencies * delays[..., None]).remainder(1)).float()
-            arrays["H"] = gains.transpose(1, 2) @ torch.polar(torch.ones_like(phase), phase)
+            arrays["H"] = gains.transpose(1, 2) @ phasor(-frequencies * delays[..., None])
         if recipe.uplink:
             return {"H": self.unit_power(arrays["H"])}
         taps = delay_kernel(delays, recipe.subcarriers, recipe.spacing_khz * 1e3, 0.0, recipe.crop_taps)
@@ -424,10 +433,9 @@ class ClosedForm(InHEngine):
         late = table.cluster_ds_s[which, None, None] * cluster.delays.new_tensor(lags[1:])
         late = (cluster.delays.gather(1, strongest)[..., None] + late).flatten(1)
 
-        direct = (k / (k + 1)).sqrt() * scale * element_field(recipe, link.zenith, link.azimuth)  # (7.5-29)
+        direct = ((k / (k + 1)).sqrt() * scale * element_field(recipe, link.zenith, link.azimuth)).float()  # (7.5-29)
         turns = link.distance_m * (recipe.carrier_ghz * 1e9 / SPEED_OF_LIGHT_MPS)
-        specular = torch.polar(direct, -2 * np.pi * turns.remainder(1)).to(torch.complex64)
         sine = torch.sin(torch.deg2rad(link.zenith)) * torch.sin(torch.deg2rad(link.azimuth))
-        specular = specular[:, None] * steering(sine, recipe.antennas)
+        specular = (direct * phasor(-turns))[:, None] * steering(sine, recipe.antennas)
         gains = torch.cat([whole, parts, specular[:, None]], 1)
         return gains, torch.cat([cluster.delays, late, torch.zeros_like(k)[:, None]], 1)
