@@ -53,6 +53,7 @@ def cli() -> None:
 
     \b
     datagen cdl --out store.zarr             the GD-CSI paper's set: 100 000/10 000/20 000 triples
+    datagen inh --uplink --out h.zarr        unit-power feedback channels of an indoor office
     datagen inspect store.zarr --plot p.png  what is in it
     datagen verify store.zarr                is it whole
     """

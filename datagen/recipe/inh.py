@@ -34,8 +34,8 @@ class InHRecipe(Recipe):
         description="line of sight for all users, for none, or drawn by the office's law; with --uplink by default los",
     )
     carrier_ghz: float = Field(5.4, ge=0.5, le=100, description="carrier [GHz]")
-    room_length_m: Positive = Field(20.0, le=10_000, description="length of the room, along x [m]")
-    room_width_m: Positive = Field(20.0, le=10_000, description="width of the room, along y [m]")
+    room_length_m: float = Field(20.0, ge=1, le=10_000, description="length of the room, along x [m]")
+    room_width_m: float = Field(20.0, ge=1, le=10_000, description="width of the room, along y [m]")
     bs_x_m: float = Field(0.0, description="BS from the room's centre, along its broadside x [m]")
     bs_y_m: float = Field(0.0, description="BS from the room's centre, along its array y [m]")
     bs_height_m: Positive = Field(3.0, le=1000, description="height of the BS [m]")

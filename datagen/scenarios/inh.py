@@ -328,15 +328,15 @@ def phasor(turns: torch.Tensor) -> torch.Tensor:
     return torch.complex(torch.cos(phase), torch.sin(phase))
 
 
-def steering(sine: torch.Tensor, antennas: int) -> torch.Tensor:
-    """Response of the half-wavelength array to s = sin(zenith) sin(azimuth): [...] float64 -> [..., antenna] complex64.
+def progression(turns: torch.Tensor, first: float, count: int) -> torch.Tensor:
+    """e^{j 2 pi turns k} for k = first, first + 1, ...: [...] float64 -> [..., count] complex64.
 
-    The array is cut into blocks of 8, so that few phasors are made: one for each block and one for each place in a block.
+    Cut into blocks of 8, so that few phasors are made: one for each block and one for each place in a block.
     """
-    blocks = 8 * torch.arange(-(-antennas // 8), device=sine.device) - (antennas - 1) / 2
-    within = torch.arange(8, device=sine.device)
-    half = sine[..., None] / 2
-    return (phasor(half * blocks)[..., None] * phasor(half * within)[..., None, :]).flatten(-2)[..., :antennas]
+    blocks = first + 8 * torch.arange(-(-count // 8), device=turns.device)
+    within = torch.arange(8, device=turns.device)
+    turns = turns[..., None]
+    return (phasor(turns * blocks)[..., None] * phasor(turns * within)[..., None, :]).flatten(-2)[..., :count]
 
 
 class InHEngine:
@@ -348,7 +348,6 @@ class InHEngine:
 
     def __init__(self, recipe: InHRecipe, device: torch.device) -> None:
         self.recipe, self.device = recipe, device
-        self.first_hz = -(recipe.subcarriers // 2) * recipe.spacing_khz * 1e3  # subcarrier 0 from the carrier
         self.band = recipe.arrays.get("H", (0, 0))[1]  # subcarriers kept
 
     def draw(self, split: str, indices: Sequence[int] | NDArray[np.int64]) -> Draws:
@@ -371,7 +370,8 @@ class ClosedForm(InHEngine):
         super().__init__(recipe, device)
         parameters = table(recipe.carrier_ghz)
         self.table = Table(*(getattr(parameters, field.name).to(device) for field in fields(parameters)))
-        self.rows = max(1, 1024 // recipe.antennas)  # samples at a time: what stays in a core's cache
+        columns = max(recipe.antennas, self.band // 16, recipe.crop_taps // 16, 4)
+        self.rows = max(1, 1024 // columns)  # samples at a time: what stays near a core
 
     @torch.no_grad()
     def __call__(self, draws: Draws) -> Batch:
@@ -389,8 +389,8 @@ class ClosedForm(InHEngine):
         gains, delays = self.paths(draws)
         arrays = {}
         if self.band:
-            frequencies = self.first_hz + recipe.spacing_khz * 1e3 * torch.arange(self.band, device=self.device)
-            arrays["H"] = gains.transpose(1, 2) @ phasor(-frequencies * delays[..., None])
+            turns = -recipe.spacing_khz * 1e3 * delays  # from one subcarrier to the next
+            arrays["H"] = gains.transpose(1, 2) @ progression(turns, -(recipe.subcarriers // 2), self.band)
         if recipe.uplink:
             return {"H": self.unit_power(arrays["H"])}
         taps = delay_kernel(delays, recipe.subcarriers, recipe.spacing_khz * 1e3, 0.0, recipe.crop_taps)
@@ -425,7 +425,8 @@ class ClosedForm(InHEngine):
         member = torch.zeros(len(groups), RAYS, dtype=weights.dtype, device=self.device)
         for row, group in enumerate(groups):
             member[row, group] = 1
-        summed = (weights[:, :, None] * member) @ steering(sine, recipe.antennas)  # [n, C, 3, antenna]
+        array_response = functools.partial(progression, first=-(recipe.antennas - 1) / 2, count=recipe.antennas)
+        summed = (weights[:, :, None] * member) @ array_response(sine / 2)  # [n, C, 3, antenna]
         split = torch.zeros_like(cluster.powers).scatter(1, strongest, 1.0)
         whole = summed[:, :, 0] + (1 - split.float())[..., None] * summed[:, :, 1:].sum(2)
         at = strongest[:, :, None, None].expand(-1, -1, len(groups) - 1, recipe.antennas)
@@ -436,6 +437,6 @@ class ClosedForm(InHEngine):
         direct = ((k / (k + 1)).sqrt() * scale * element_field(recipe, link.zenith, link.azimuth)).float()  # (7.5-29)
         turns = link.distance_m * (recipe.carrier_ghz * 1e9 / SPEED_OF_LIGHT_MPS)
         sine = torch.sin(torch.deg2rad(link.zenith)) * torch.sin(torch.deg2rad(link.azimuth))
-        specular = (direct * phasor(-turns))[:, None] * steering(sine, recipe.antennas)
+        specular = (direct * phasor(-turns))[:, None] * array_response(sine / 2)
         gains = torch.cat([whole, parts, specular[:, None]], 1)
         return gains, torch.cat([cluster.delays, late, torch.zeros_like(k)[:, None]], 1)
