@@ -27,6 +27,7 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed  ## the tables of the README, by way of benchmarks/results/*.json
 	$(BIN)/python benchmarks/datagen.py --readme README.md
+	$(BIN)/python benchmarks/inh.py --readme README.md
 	$(BIN)/python benchmarks/side_information.py --readme README.md
 	$(BIN)/python benchmarks/codecs.py --readme README.md
 	$(BIN)/python benchmarks/models.py --readme README.md --picture benchmarks/results/rd.png

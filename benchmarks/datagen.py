@@ -32,7 +32,7 @@ from datagen.cluster import connect
 from datagen.execute import Job, write_shard
 from datagen.manifest import Producer, ShardRecord
 from datagen.plan import SHARD, Plan
-from datagen.recipe import CDLRecipe
+from datagen.recipe import CDLRecipe, Recipe
 from datagen.scenarios import make_engine
 
 
@@ -75,12 +75,13 @@ def naive(recipe: CDLRecipe, batch: int) -> Callable[[], int]:
     return run
 
 
-def kernel(recipe: CDLRecipe, name: str, batch: int) -> Callable[[], int]:
+def kernel(recipe: Recipe, name: str, batch: int) -> Callable[[], int]:
     engine, position = make_engine(recipe, name), [0]
 
     def run() -> int:
         position[0] += batch
-        return len(engine(engine.draw("train", range(position[0] - batch, position[0])))["X"])
+        made = engine(engine.draw("train", range(position[0] - batch, position[0])))
+        return len(next(iter(made.values())))
 
     return run
 
@@ -185,11 +186,7 @@ def main() -> None:
     results: dict[str, Any] = {
         "recipe_digest": recipe.digest,
         "threads": 1,
-        "machine": {
-            "processor": _processor(),
-            "python": platform.python_version(),
-            **Producer.here("", "cpu").model_dump(include={"torch", "numpy", "zarr", "sionna"}),
-        },
+        "machine": machine(),
         "naive_triples_per_second": best,
         "naive_by_batch": naive_rates,
         "sionna_triples_per_second": sionna,
@@ -207,6 +204,12 @@ def main() -> None:
     print(markdown(results))
     if arguments.readme is not None:
         put_into(arguments.readme, "benchmarks/datagen.py", markdown(results))
+
+
+def machine() -> dict[str, str]:
+    """What the figures were measured on."""
+    software = Producer.here("", "cpu").model_dump(include={"torch", "numpy", "zarr", "sionna"})
+    return {"processor": _processor(), "python": platform.python_version(), **software}
 
 
 def _processor() -> str:

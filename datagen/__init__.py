@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from datagen.execute import generate
     from datagen.importing import survey
     from datagen.manifest import Manifest
-    from datagen.recipe import CDLRecipe, COST2100Recipe, MatfileRecipe, Recipe
+    from datagen.recipe import CDLRecipe, COST2100Recipe, InHRecipe, MatfileRecipe, Recipe
     from datagen.scenarios.cdl_statistics import ConditionalStatistics, conditional_statistics
     from datagen.scenarios.cost2100 import Multipath, multipath
     from datagen.simulate import sample, stream
@@ -23,17 +23,16 @@ __version__ = "0.1.0"
 _HOMES = {  # public name -> module; imported on first use, so that `import datagen` costs neither torch nor zarr
     "DatagenError": "errors", "Interrupted": "errors", "VerificationError": "errors",
     "generate": "execute", "regenerate": "verification", "verify": "verification",
-    "Manifest": "manifest", "CDLRecipe": "recipe", "COST2100Recipe": "recipe", "MatfileRecipe": "recipe", "Recipe": "recipe",
-    "survey": "importing",
+    "Manifest": "manifest", "survey": "importing", "Recipe": "recipe",
+    "CDLRecipe": "recipe", "COST2100Recipe": "recipe", "InHRecipe": "recipe", "MatfileRecipe": "recipe",
     "sample": "simulate", "stream": "simulate", "Store": "store", "open_store": "store", "tf_dataset": "tensorflow_reader",
     "ConditionalStatistics": "scenarios.cdl_statistics", "conditional_statistics": "scenarios.cdl_statistics",
     "Multipath": "scenarios.cost2100", "multipath": "scenarios.cost2100",
 }  # fmt: skip
 __all__ = [
-    "CDLRecipe", "COST2100Recipe", "ConditionalStatistics", "DatagenError", "Interrupted", "Manifest", "MatfileRecipe", "Multipath",
-    "Recipe", "Store", "VerificationError", "conditional_statistics", "generate", "multipath", "open_store", "regenerate", "sample",
-    "stream", "survey", "tf_dataset",
-    "verify",
+    "CDLRecipe", "COST2100Recipe", "ConditionalStatistics", "DatagenError", "InHRecipe", "Interrupted", "Manifest", "MatfileRecipe",
+    "Multipath", "Recipe", "Store", "VerificationError", "conditional_statistics", "generate", "multipath", "open_store", "regenerate",
+    "sample", "stream", "survey", "tf_dataset", "verify",
 ]  # fmt: skip
 
 

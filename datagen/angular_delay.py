@@ -6,10 +6,9 @@ transformed with the 1/N convention of ``numpy.fft``, first ``delay_taps`` delay
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 Array = TypeVar("Array")  # numpy.ndarray or torch.Tensor
 
@@ -43,9 +42,7 @@ def to_spatial_frequency(angular_delay: Array, subcarriers: int) -> Array:
     return _fft(angular_delay).fft2(angular_delay, (angles, subcarriers))  # type: ignore[no-any-return]
 
 
-def delay_kernel(
-    delays_s: NDArray[np.float64], subcarriers: int, spacing_hz: float, offset_hz: float, delay_taps: int
-) -> NDArray[np.complex128]:
+def delay_kernel(delays_s: Any, subcarriers: int, spacing_hz: float, offset_hz: float, delay_taps: int) -> Any:
     """Delay taps of unit paths: the inverse DFT over subcarriers in closed form, a Dirichlet kernel.
 
     Subcarrier k of K lies at ``offset + (k - floor(K/2)) spacing`` from the carrier of the path coefficients, as in Sionna's
@@ -53,19 +50,25 @@ def delay_kernel(
 
         D[l] = exp(-j 2 pi f_0 tau) * exp(j pi (K-1) x) * sin(pi K x) / (K sin(pi x)),   x = l/K - spacing tau.
 
-    :param delays_s: path delays [s], shape [path]
+    :param delays_s: path delays [s], numpy or torch, float64, shape [..., path]
     :param subcarriers: K
     :param spacing_hz: subcarrier spacing [Hz]
     :param offset_hz: centre of the band relative to the carrier of the coefficients [Hz]
     :param delay_taps: number of taps kept
-    :returns: shape [path, delay_taps], complex128
+    :returns: same kind, complex128, shape [..., path, delay_taps]
     """
-    tau = np.asarray(delays_s, dtype=np.float64)[:, None]
-    x = np.arange(delay_taps) / subcarriers - spacing_hz * tau
-    x -= np.round(x)  # the kernel has period 1 up to the phase factor, which is 1 for whole periods of the DFT
-    denominator = subcarriers * np.sin(np.pi * x)
-    on_grid = np.abs(x) < 1e-12
-    ratio = np.where(on_grid, 1.0, np.sin(np.pi * subcarriers * x) / np.where(on_grid, 1.0, denominator))
+    xp: Any = np
+    tau = delays_s[..., None]
+    grid: Any = np.arange(delay_taps) / subcarriers
+    if not isinstance(delays_s, np.ndarray):
+        import torch
+
+        xp, grid = torch, torch.as_tensor(grid, device=tau.device)
+    x = grid - spacing_hz * tau
+    x = x - xp.round(x)  # the kernel has period 1 up to the phase factor, which is 1 for whole periods of the DFT
+    on_grid = abs(x) < 1e-12
+    ratio = xp.where(
+        on_grid, 1.0, xp.sin(np.pi * subcarriers * x) / xp.where(on_grid, 1.0, subcarriers * xp.sin(np.pi * x))
+    )
     first_hz = offset_hz - (subcarriers // 2) * spacing_hz
-    result: NDArray[np.complex128] = ratio * np.exp(1j * np.pi * ((subcarriers - 1) * x - 2 * first_hz * tau))
-    return result
+    return ratio * xp.exp(1j * np.pi * ((subcarriers - 1) * x - 2 * first_hz * tau))

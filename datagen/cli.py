@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "cdl": "Simulate CDL triples (TR 38.901) into a Zarr store.",
     "cost2100": "Simulate COST 2100 channels, as in the CsiNet data set.",
+    "inh": "Simulate an indoor office (TR 38.901 InH): CSI, or unit-power feedback channels with --uplink.",
     "import": "Take MATLAB files in the form of the CsiNet data sets into a Zarr store.",
     "inspect": "Show what a store holds.",
     "verify": "Read every shard of a store and check every digest.",
@@ -32,7 +33,7 @@ COMMANDS = {
 }
 
 
-SCENARIOS = {"cdl", "cost2100"}  # commands made from a recipe's fields
+SCENARIOS = {"cdl", "cost2100", "inh"}  # commands made from a recipe's fields
 
 
 class _Lazy(click.Group):
@@ -56,6 +57,7 @@ def cli() -> None:
 
     \b
     datagen cdl --out store.zarr             the GD-CSI paper's set: 100 000/10 000/20 000 triples
+    datagen inh --uplink --out h.zarr        unit-power feedback channels of an indoor office
     datagen inspect store.zarr --plot p.png  what is in it
     datagen verify store.zarr                is it whole
     """
@@ -117,6 +119,8 @@ def _recipe_options(scenario: str) -> list[click.Option]:
             kind = _Range()
         elif get_origin(kind) is Literal:
             kind = click.Choice(get_args(kind))
+        elif kind is bool:
+            flags = [f"{flag}/--no-{flag[2:]}"]
         options.append(
             click.Option(
                 [*flags, name], type=kind, default=None, help=f"{field.description}  [default: {_shown(field)}]"
@@ -131,6 +135,8 @@ def _shown(field: FieldInfo) -> str:
     def one(value: Any) -> str:
         if isinstance(value, tuple):
             return ":".join(dict.fromkeys(map(one, value)))
+        if isinstance(value, bool):
+            return "yes" if value else "no"
         return "from the scenario" if value == "" else f"{value:g}" if isinstance(value, float) else str(value)
 
     extra = field.json_schema_extra

@@ -86,8 +86,14 @@ def permutations(raw: NDArray[np.uint32]) -> NDArray[np.uint32]:
 
 
 def normal(raw: NDArray[np.uint32]) -> NDArray[np.float64]:
-    """Standard normal numbers from 32-bit words, each pair of words making two (Box and Muller). Shape [..., 2 m], kept."""
-    u = raw.reshape(*raw.shape[:-1], -1, 2)
-    radius = np.sqrt(-2 * np.log((u[..., 0] + 0.5) * 2.0**-32))
-    angle = u[..., 1] * (2 * np.pi * 2.0**-32)
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], -1).reshape(raw.shape)
+    """Standard normal numbers from 32-bit words, two of each pair (u, v), by Box and Muller's transform.
+
+    With u, v read as fractions (u + 1) 2^-32 and v 2^-32: sqrt(-2 ln u) cos 2 pi v, then sqrt(-2 ln u) sin 2 pi v.
+
+    :param raw: shape [..., 2 m], uint32
+    :returns: shape [..., 2 m], at most 6.66 in magnitude
+    """
+    radius = np.sqrt(-2 * np.log((raw[..., 0::2].astype(np.float64) + 1) * 2.0**-32))
+    angle = raw[..., 1::2].astype(np.float64) * (2 * np.pi * 2.0**-32)
+    out: NDArray[np.float64] = np.stack([radius * np.cos(angle), radius * np.sin(angle)], -1).reshape(raw.shape)
+    return out

@@ -16,15 +16,26 @@ from datagen.store import Store
 LOOKED_AT = 2048  # samples of the first split that the measured figures and the picture come from
 
 
-Arrays = dict[str, NDArray[np.complex64]]  # by name, each [sample, angle, delay]
+COLUMNS = {  # of the table: figure -> its heading and format
+    "mean_energy": ("mean energy", ".4g"),
+    "mean_delay_taps": ("mean delay [taps]", ".2f"),
+    "rms_delay_taps": ("RMS delay [taps]", ".2f"),
+    "energy_in_32_strongest_cells": ("energy in 32 cells", ".3f"),
+    "correlation": ("correlation with Z", ".3f"),
+    "nmse_db": ("NMSE as Z [dB]", ".2f"),
+    "entry_power": ("power of an entry", ".4g"),
+    "edge_correlation": ("correlation of the band's edges", ".4f"),
+}
+
+Arrays = dict[str, NDArray[np.complex64]]  # by name, each [sample, angle, delay]; H is [sample, antenna, subcarrier]
 
 
 def summary(store: Store, samples: Arrays) -> dict[str, Any]:
     """What ``datagen inspect`` prints: provenance from the manifest, and figures measured on the first samples.
 
     :param samples: of :func:`first_samples`
-    :returns: JSON-ready dictionary; energies are means of ||.||_F^2, ``nmse_db`` that of taking X or Y for Z, and
-        ``correlation`` the mean of |<A, Z>| / (||A|| ||Z||)
+    :returns: JSON-ready dictionary; energies are means of ||.||_F^2, ``nmse_db`` that of taking X or Y for Z,
+        ``correlation`` the mean of |<A, Z>| / (||A|| ||Z||), ``edge_correlation`` that of H's first and last subcarrier
     """
     manifest, recipe = store.manifest, store.recipe
     energies = {
@@ -55,15 +66,13 @@ def summary(store: Store, samples: Arrays) -> dict[str, Any]:
 
 
 def first_samples(store: Store) -> Arrays:
-    """Arrays over angle and delay of the first :data:`LOOKED_AT` samples of the first split.
+    """Arrays of the first :data:`LOOKED_AT` samples of the first split.
 
     :raises VerificationError: they are damaged
     """
     split = next(iter(store))
     arrays = {}
     for name in store.recipe.shapes(split):
-        if ARRAYS[name][:2] != ("angle", "delay"):
-            continue
         try:
             arrays[name] = np.asarray(store[split][name][:LOOKED_AT])
         except Exception as error:  # whatever zarr or a codec makes of damaged bytes
@@ -78,10 +87,15 @@ def first_samples(store: Store) -> Arrays:
 
 
 def measure(arrays: Arrays) -> dict[str, Any]:
-    """Figures of some samples: relation of each array to the target Z, where the power lies in delay and angle."""
-    result: dict[str, Any] = {"samples": len(arrays["X"])}
-    target = arrays.get("Z", arrays["X"])
+    """Figures of some samples: relation of each array to the target Z, where the power lies in delay; power and flatness of H."""
+    result: dict[str, Any] = {"samples": len(next(iter(arrays.values())))}
     for name in arrays:
+        if name == "H":
+            edges = correlation(arrays[name][..., :1], arrays[name][..., -1:])
+            power = float(np.square(np.abs(arrays[name])).mean())
+            result[name] = {"entry_power": power, "edge_correlation": float(edges.mean())}
+            continue
+        target = arrays["Z"] if "Z" in arrays else arrays["X"]
         profile = np.square(np.abs(arrays[name])).mean(axis=(0, 1))
         taps = np.arange(len(profile))
         mean = float((profile * taps).sum() / profile.sum())
@@ -91,8 +105,8 @@ def measure(arrays: Arrays) -> dict[str, Any]:
             "energy_in_32_strongest_cells": float(np.mean(_strongest_share(arrays[name], 32))),
         }
         if name != "Z":
-            error = np.square(np.abs(target - arrays[name])).sum(axis=(1, 2)) / np.maximum(
-                np.square(np.abs(target)).sum(axis=(1, 2)), np.finfo(np.float32).tiny
+            error = np.square(np.abs(target - arrays[name])).sum(axis=(1, 2)) / np.square(np.abs(target)).sum(
+                axis=(1, 2)
             )
             result[name]["correlation"] = float(correlation(arrays[name], target).mean())
             result[name]["nmse_db"] = float(10 * np.log10(error.mean())) if error.any() else None
@@ -101,7 +115,7 @@ def measure(arrays: Arrays) -> dict[str, Any]:
 
 def _strongest_share(array: NDArray[np.complex64], cells: int) -> NDArray[np.float32]:
     power = np.sort(np.square(np.abs(array)).reshape(len(array), -1), axis=1)[:, ::-1]
-    share: NDArray[np.float32] = power[:, :cells].sum(axis=1) / np.maximum(power.sum(axis=1), np.finfo(np.float32).tiny)
+    share: NDArray[np.float32] = power[:, :cells].sum(axis=1) / power.sum(axis=1)
     return share
 
 
@@ -142,25 +156,15 @@ def table(facts: dict[str, Any]) -> str:
         )
         head.add_row("digest", facts["digest"])
         console.print(head)
-        measured = Table(title=f"measured on the first {facts['measured']['samples']} samples", title_justify="left")
-        for column in (
-            "array",
-            "mean energy",
-            "mean delay [taps]",
-            "RMS delay [taps]",
-            "energy in 32 cells",
-            "correlation with Z",
-            "NMSE as Z [dB]",
-        ):
-            measured.add_column(column, justify="left" if column == "array" else "right")
+        title = f"measured on the first {facts['measured']['samples']} samples"
+        measured = Table("array", title=title, title_justify="left")
         first = next(iter(facts["mean_energy"].values()))
-        for name in (name for name in facts["arrays"] if name in facts["measured"]):
-            row = facts["measured"][name]
-            measured.add_row(
-                name, f"{first[name]:.4g}", f"{row['mean_delay_taps']:.2f}", f"{row['rms_delay_taps']:.2f}",
-                f"{row['energy_in_32_strongest_cells']:.3f}",
-                f"{row['correlation']:.3f}" if "correlation" in row else "", f"{row['nmse_db']:.2f}" if row.get("nmse_db") is not None else "",
-            )  # fmt: skip
+        rows = {name: {"mean_energy": energy, **facts["measured"][name]} for name, energy in first.items()}
+        shown = [key for key in COLUMNS if any(row.get(key) is not None for row in rows.values())]
+        for key in shown:
+            measured.add_column(COLUMNS[key][0], justify="right")
+        for name, row in rows.items():
+            measured.add_row(name, *(format(row[k], COLUMNS[k][1]) if row.get(k) is not None else "" for k in shown))
         console.print(measured)
         return console.export_text()
 
@@ -209,31 +213,39 @@ def plot(store: Store, arrays: Arrays, out: Path, sample: int = 0) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    target = "Z" if "Z" in arrays else "X"
-    colours = {"X": "tab:blue", "Y": "tab:orange", "Z": "tab:green"}
+    arrays = {name: array for name, array in arrays.items() if name != "H"} or arrays
+    row, column, _ = ARRAYS[next(iter(arrays))]
+    labels = {"angle": "angle [bin]", "delay": "delay [tap]"}
+    row, column = labels.get(row, row), labels.get(column, column)
+    target = "Z" if "Z" in arrays else next(iter(arrays))
+    colours = {"X": "tab:blue", "Y": "tab:orange", "Z": "tab:green", "H": "tab:red"}
     figure, axes = plt.subplots(2, 3, figsize=(12, 7), layout="constrained")
     peak = max(float(np.abs(array[sample]).max()) for array in arrays.values())
-    titles = {"X": "X: downlink now", "Y": "Y: uplink later", "Z": "Z: downlink later"}
-    for axis, name in zip(axes[0], ("X", "Y", "Z"), strict=True):
+    titles = {"X": "X: downlink now", "Y": "Y: uplink later", "Z": "Z: downlink later", "H": "H: frequency response"}
+    for axis, name in zip(axes[0], ("X", "Y", "Z") if target != "H" else ("H", "", ""), strict=True):
         if name not in arrays:
             axis.set_axis_off()
             continue
         image = axis.imshow(
             20 * np.log10(np.abs(arrays[name][sample]) / peak + 1e-6), vmin=-40, vmax=0, origin="lower", aspect="auto"
         )
-        axis.set(title=titles[name], xlabel="delay [tap]", ylabel="angle [bin]")
+        axis.set(title=titles[name], xlabel=column, ylabel=row)
     figure.colorbar(image, ax=axes[0], label=f"magnitude of sample {sample} [dB]")
-    for axis, other, label in ((axes[1, 0], 1, "delay [tap]"), (axes[1, 1], 2, "angle [bin]")):
+    for axis, other, label in ((axes[1, 0], 1, column), (axes[1, 1], 2, row)):
         for name, array in arrays.items():
             power = np.square(np.abs(array)).mean(axis=(0, other))
             axis.plot(10 * np.log10(power / power.sum()), label=name, color=colours[name])
         axis.set(
             xlabel=label,
             ylabel="share of the mean power [dB]",
-            title="power-delay profile" if other == 1 else "angular spectrum",
+            title={"delay [tap]": "power-delay profile", "angle [bin]": "angular spectrum"}.get(
+                label, f"power by {label}"
+            ),
         )
         axis.legend()
         axis.grid(alpha=0.3)
+    if len(arrays) == 1:
+        axes[1, 2].set_axis_off()
     for name in arrays:
         if name != target:
             values = correlation(arrays[name], arrays[target])
@@ -244,11 +256,9 @@ def plot(store: Store, arrays: Arrays, out: Path, sample: int = 0) -> None:
                 color=colours[name],
                 label=f"{name}–{target}, mean {values.mean():.2f}",
             )
-    axes[1, 2].set(xlabel="|⟨A, B⟩| / (‖A‖ ‖B‖)", ylabel="samples", title="correlation with the target")
-    if len(arrays) > 1:
-        axes[1, 2].legend()
-    figure.suptitle(
-        f"{store.manifest.name}: {len(arrays['X'])} samples, {arrays['X'].shape[1]} angles × {arrays['X'].shape[2]} delays"
-    )
+            axes[1, 2].set(xlabel="|⟨A, B⟩| / (‖A‖ ‖B‖)", ylabel="samples", title="correlation with the target")
+            axes[1, 2].legend()
+    size = " × ".join(f"{n} {what}s" for n, what in zip(arrays[target].shape[1:], ARRAYS[target], strict=False))
+    figure.suptitle(f"{store.manifest.name}: {len(arrays[target])} samples, {size}")
     figure.savefig(out, dpi=110)
     plt.close(figure)

@@ -15,7 +15,7 @@ Samples = dict[str, NDArray[np.complex64]]
 def simulated(recipe: CDLRecipe, n: int) -> Samples:
     """X, Y and Z of the first n train samples, each [n, angle * delay]."""
     (triple,) = sample(recipe, range(n), batch_size=n)
-    return {name: getattr(triple, name).reshape(n, -1).numpy() for name in "XYZ"}
+    return {name: triple[name].reshape(n, -1).numpy() for name in "XYZ"}
 
 
 def distance(a: NDArray[np.complexfloating], b: NDArray[np.complexfloating]) -> float:

@@ -16,14 +16,17 @@ from datagen.errors import DatagenError
 from datagen.recipe.base import ARRAYS, SPLITS, Recipe, SourceFile, canonical_digest, describe_arrays, explain
 from datagen.recipe.cdl import CDLRecipe
 from datagen.recipe.cost2100 import COST2100Recipe
+from datagen.recipe.inh import InHRecipe
 from datagen.recipe.matfile import MatfileRecipe
 
 __all__ = [
-    "ARRAYS", "RECIPES", "SPLITS", "CDLRecipe", "COST2100Recipe", "MatfileRecipe", "Recipe", "SourceFile", "canonical_digest",
-    "describe_arrays", "explain", "load", "parse",
+    "ARRAYS", "RECIPES", "SPLITS", "CDLRecipe", "COST2100Recipe", "InHRecipe", "MatfileRecipe", "Recipe", "SourceFile",
+    "canonical_digest", "describe_arrays", "explain", "load", "parse",
 ]  # fmt: skip
 
-RECIPES: dict[str, type[Recipe]] = {"cdl": CDLRecipe, "cost2100": COST2100Recipe, "matfile": MatfileRecipe}
+RECIPES: dict[str, type[Recipe]] = {
+    "cdl": CDLRecipe, "cost2100": COST2100Recipe, "inh": InHRecipe, "matfile": MatfileRecipe,
+}  # fmt: skip
 
 
 def parse(data: object, source: str = "recipe") -> Recipe:

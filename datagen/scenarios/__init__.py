@@ -23,6 +23,7 @@ ENGINES: dict[str, dict[str, str]] = {  # scenario -> engine -> where its class 
     "cdl": {"closed-form": "cdl:ClosedForm", "sionna": "cdl_sionna:Sionna"},
     "cost2100": {"closed-form": "cost2100:ClosedForm"},
     "matfile": {"matlab": "matfile:Matlab"},
+    "inh": {"closed-form": "inh:ClosedForm", "sionna": "inh_sionna:Sionna"},
 }
 DEVICES = ("cpu", "cuda")
 

@@ -130,16 +130,21 @@ def unit_vector(zenith: NDArray[np.float64], azimuth: NDArray[np.float64]) -> ND
     return np.stack([np.sin(zenith) * np.cos(azimuth), np.sin(zenith) * np.sin(azimuth), np.cos(zenith)], -1)
 
 
+def element_gain_db(zenith: Any, azimuth: Any) -> Any:
+    """Gain [dB] of a BS element (TR 38.901 Table 7.3-1) towards angles in degrees, numpy or torch. Shape kept."""
+    vertical = (12 * ((zenith - 90) / 65) ** 2).clip(max=30)
+    horizontal = (12 * (azimuth / 65) ** 2).clip(max=30)
+    return 8 - (vertical + horizontal).clip(max=30)
+
+
 def element_field(directions: NDArray[np.float64], pattern: str) -> NDArray[np.float64]:
     """Theta component of a vertically polarised element's field (TR 38.901 Table 7.3-1) towards unit vectors [..., 3]."""
     if pattern == "omni":
         return np.ones(directions.shape[:-1])
     zenith = np.rad2deg(np.arccos(np.clip(directions[..., 2], -1, 1)))
     azimuth = np.rad2deg(np.arctan2(directions[..., 1], directions[..., 0]))
-    vertical = np.minimum(12 * ((zenith - 90) / 65) ** 2, 30)
-    horizontal = np.minimum(12 * (azimuth / 65) ** 2, 30)
-    gain: NDArray[np.float64] = 10 ** ((8 - np.minimum(vertical + horizontal, 30)) / 20)
-    return gain
+    field: NDArray[np.float64] = 10 ** (element_gain_db(zenith, azimuth) / 20)
+    return field
 
 
 def angle_response(directions: NDArray[np.float64], recipe: CDLRecipe) -> NDArray[np.complex128]:
