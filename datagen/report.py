@@ -13,6 +13,7 @@ from datagen.errors import DatagenError, VerificationError
 from datagen.recipe import ARRAYS, COST2100Recipe, describe_arrays
 from datagen.store import Store
 
+SMALLEST = np.finfo(np.float32).tiny  # divisors: imported samples may be 0
 LOOKED_AT = 2048  # samples of the first split that the measured figures and the picture come from
 
 
@@ -105,17 +106,20 @@ def measure(arrays: Arrays) -> dict[str, Any]:
             "energy_in_32_strongest_cells": float(np.mean(_strongest_share(arrays[name], 32))),
         }
         if name != "Z":
-            error = np.square(np.abs(target - arrays[name])).sum(axis=(1, 2)) / np.square(np.abs(target)).sum(
-                axis=(1, 2)
-            )
+            error = _energy(target - arrays[name]) / np.maximum(_energy(target), SMALLEST)
             result[name]["correlation"] = float(correlation(arrays[name], target).mean())
             result[name]["nmse_db"] = float(10 * np.log10(error.mean())) if error.any() else None
     return result
 
 
+def _energy(array: NDArray[np.complex64]) -> NDArray[np.float32]:
+    energy: NDArray[np.float32] = np.square(np.abs(array)).sum(axis=(1, 2))
+    return energy
+
+
 def _strongest_share(array: NDArray[np.complex64], cells: int) -> NDArray[np.float32]:
     power = np.sort(np.square(np.abs(array)).reshape(len(array), -1), axis=1)[:, ::-1]
-    share: NDArray[np.float32] = power[:, :cells].sum(axis=1) / power.sum(axis=1)
+    share: NDArray[np.float32] = power[:, :cells].sum(axis=1) / np.maximum(power.sum(axis=1), SMALLEST)
     return share
 
 
@@ -123,7 +127,7 @@ def correlation(a: NDArray[np.complex64], b: NDArray[np.complex64]) -> NDArray[n
     """|<a, b>| / (||a|| ||b||) of each sample, shape [sample]."""
     inner: NDArray[np.float64] = np.abs(np.einsum("nad,nad->n", a.conj(), b))
     scale = np.linalg.norm(a, axis=(1, 2)) * np.linalg.norm(b, axis=(1, 2))
-    result: NDArray[np.float64] = inner / np.maximum(scale, np.finfo(np.float32).tiny)
+    result: NDArray[np.float64] = inner / np.maximum(scale, SMALLEST)
     return result
 
 

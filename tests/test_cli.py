@@ -68,7 +68,7 @@ def test_make_inspect_verify(cli: Cli, tmp_path: Path) -> None:
     assert summary["measured"]["X"]["nmse_db"] == pytest.approx(-5.3, abs=0.7)
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
     table = cli("inspect", "s.zarr")
-    assert "complex64 [sample, 32 angles, 32 delays]" in table.stdout
+    assert "X, Y, Z [sample, 32 angles, 32 delays], complex64" in table.stdout
     assert "cdl-c-fdd-v1" in table.stdout
 
     verified = cli("verify", "s.zarr")
