@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import math
 import os
 import shutil
 import sys
@@ -21,7 +22,8 @@ from datagen.cluster import run_tasks
 from datagen.errors import DatagenError, Interrupted, VerificationError
 from datagen.ledger import Ledger
 from datagen.manifest import Manifest, Producer, ShardRecord, creation_time
-from datagen.plan import CHUNK, SHARD, Plan, Shard
+from datagen.place import LARGEST_COPY, BucketError, BucketPath, Place, check, exists, place
+from datagen.plan import BYTES_PER_CELL, CHUNK, SHARD, Plan, Shard
 from datagen.recipe import Recipe
 from datagen.scenarios import check_device, check_engine, make_engine
 from datagen.simulate import simulate_shard
@@ -31,7 +33,7 @@ from datagen.simulate import simulate_shard
 class Job:
     """What is made, where and how: all that a worker needs to know."""
 
-    out: Path
+    out: Place
     plan: Plan
     engine: str
     device: str
@@ -94,13 +96,13 @@ def write_shard(task: tuple[Job, Shard, ShardRecord | None]) -> ShardRecord | Fa
         return Failure(shard, f"{type(error).__name__}: {error}")
     except (MemoryError, RuntimeError) as error:  # torch raises RuntimeError when memory runs out
         return Failure(shard, f"{type(error).__name__}: {error}")
-    except VerificationError as error:
+    except (VerificationError, BucketError) as error:
         return Failure(shard, str(error))
 
 
 def generate(
     recipe: Recipe,
-    out: str | os.PathLike[str],
+    out: str | os.PathLike[str] | BucketPath,
     *,
     workers: int = 0,
     scheduler: str | None = None,
@@ -114,10 +116,10 @@ def generate(
     """Simulate a recipe into a store. Given again, it goes on where an earlier run stopped; a finished store is left alone.
 
     :param recipe: what to simulate
-    :param out: directory of the store; work in progress lies beside it in ``OUT.wip``
+    :param out: directory of the store, or its URL in a bucket; work in progress lies beside it in ``OUT.wip``
     :param workers: local Dask workers, one process each; 0 works in this process. With workers, a script needs the usual
         ``if __name__ == "__main__":`` guard
-    :param scheduler: address of a running Dask cluster that sees the same file system; takes precedence over ``workers``
+    :param scheduler: address of a running Dask cluster that sees the same file system or bucket; takes precedence over ``workers``
     :param engine: one of the scenario's engines (:data:`datagen.scenarios.ENGINES`), by default the fastest
     :param device: ``cpu`` or ``cuda``
     :param shard_samples: samples of a shard, a multiple of 256
@@ -125,7 +127,7 @@ def generate(
     :param progress: show a progress bar on stderr
     :param accept: called with the manifest before the store is put in place; what it raises drops the store
     :returns: the opened store
-    :raises DatagenError: bad input, another recipe at ``out``, full disk, unreachable scheduler, workers that died
+    :raises DatagenError: bad input, another recipe at ``out``, full disk, unreachable scheduler or bucket, workers that died
     :raises Interrupted: Ctrl-C; what is finished is kept
     """
     plan = Plan(recipe, shard_samples)
@@ -134,6 +136,8 @@ def generate(
     engine = check_engine(recipe, engine)
     creation_time()
     job = Job(resolve(out), plan, engine, device)
+    if isinstance(job.out, BucketPath):
+        check_objects(plan)
     ledger = job.ledger
     finished = _finished(job, force)
     if finished is not None and not ledger.wip.exists():
@@ -189,12 +193,15 @@ def _make(job: Job, workers: int, scheduler: str | None, force: bool, progress: 
     return Manifest.build(plan, Producer.here(job.engine, job.device), records)
 
 
-def resolve(out: str | os.PathLike[str]) -> Path:
-    """Absolute path of a store to be made; a symbolic link at its end is kept.
+def resolve(out: str | os.PathLike[str] | BucketPath) -> Place:
+    """Absolute path of a store to be made; a symbolic link at its end is kept. A bucket is asked whether it is there.
 
-    :raises DatagenError: its directory does not exist, or it names no entry of one
+    :raises DatagenError: its directory does not exist, or it names no entry of one; the bucket cannot be reached
     """
-    path = Path(out)
+    path = place(out)
+    if isinstance(path, BucketPath):
+        check(path)
+        return path
     try:
         parent = path.parent.resolve(strict=True)
     except (OSError, RuntimeError):
@@ -210,12 +217,12 @@ def _finished(job: Job, force: bool) -> stores.Store | None:
     :raises DatagenError: something else is there that may not be replaced
     """
     out = job.out
-    if not os.path.lexists(out):
+    if not exists(out) or job.ledger.half_published():
         return None
     if not stores.is_store(out):
         raise DatagenError(f"{out} exists and is no datagen store; give another --out")
     if force:
-        if out.is_symlink() or out in (Path.cwd(), *Path.cwd().parents):
+        if isinstance(out, Path) and (out.is_symlink() or out in (Path.cwd(), *Path.cwd().parents)):
             raise DatagenError(
                 f"{out} is a link or the working directory, which --force does not replace; give another --out"
             )
@@ -233,6 +240,8 @@ def _finished(job: Job, force: bool) -> stores.Store | None:
 
 
 def _check_disk(plan: Plan, ledger: Ledger, known: dict[Shard, ShardRecord]) -> None:
+    if not isinstance(ledger.wip, Path):
+        return
     done = sum(shard.stop - shard.start for shard in known)
     needed = plan.store_bytes * (1 - done / plan.samples)
     free = shutil.disk_usage(ledger.wip).free
@@ -250,6 +259,18 @@ def check_memory(plan: Plan, workers: int) -> None:
         raise DatagenError(
             f"{max(workers, 1)} workers need about {needed / 1e9:.1f} GB of memory and this machine has {there / 1e9:.1f} GB; "
             f"give fewer --workers or a smaller --shard-samples (at least {CHUNK})"
+        )
+
+
+def check_objects(plan: Plan) -> None:
+    """:raises DatagenError: a shard's object is larger than a bucket copies in one piece"""
+    largest = max(math.prod(shape) for split in plan.recipe.splits for shape in plan.recipe.shapes(split).values())
+    if (
+        plan.shard_samples * largest * BYTES_PER_CELL > LARGEST_COPY * 0.99
+    ):  # beside the samples, checksums and an index
+        raise DatagenError(
+            f"shards of {plan.shard_samples * largest * BYTES_PER_CELL / 1e9:.1f} GB are too large for a bucket, which copies "
+            f"{LARGEST_COPY / 1e9:.1f} GB in one piece; give a smaller --shard-samples"
         )
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from datagen import store as stores
 from datagen.errors import DatagenError, VerificationError
 from datagen.execute import generate, progress_bar
 from datagen.manifest import TOLERANCE, Manifest, ShardRecord, relative_error
+from datagen.place import BucketPath, exists, place
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def verify(
         raise VerificationError(
             f"{store.path} was made from recipe {store.recipe.digest}, the manifest {expected.name} is of {expected.recipe_digest}"
         )
-    path = Path(store.path)
+    path = place(store.path)
     bad, identical, worst = stores.metadata_faults(path, own), 0, 0.0
     intact = set()
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
@@ -91,11 +91,13 @@ def compare(expected: Manifest, found: Manifest) -> Comparison:
     )
 
 
-def regenerate(manifest: Manifest, out: str | os.PathLike[str], **options: Any) -> tuple[stores.Store, Comparison]:
+def regenerate(
+    manifest: Manifest, out: str | os.PathLike[str] | BucketPath, **options: Any
+) -> tuple[stores.Store, Comparison]:
     """Make a manifest's data set again and prove that it holds the same samples.
 
     :param manifest: what to make
-    :param out: directory of the store
+    :param out: directory of the store, or its URL in a bucket
     :param options: as of :func:`generate`; the engine is the manifest's unless given
     :returns: the store, and how it compares
     :raises VerificationError: a shard differs by more than 1e-5 relative; the store is dropped
@@ -109,7 +111,7 @@ def regenerate(manifest: Manifest, out: str | os.PathLike[str], **options: Any) 
             )
 
     plan = manifest.plan
-    existed = os.path.lexists(out) and not options.get("force")
+    existed = exists(place(out)) and not options.get("force")
     options = {"engine": manifest.producer.engine, **options}
     store = generate(plan.recipe, out, shard_samples=plan.shard_samples, accept=accept, **options)
     if existed and (bad := verify(store, manifest).bad):
