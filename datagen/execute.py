@@ -146,7 +146,7 @@ def generate(
         check_device(device)
         check_memory(plan, workers)
     try:
-        with ledger.locked():
+        with ledger.locked() as assure:
             finished = _finished(job, force)
             if finished is not None:  # by another run just now, or by an earlier one that died tidying up
                 ledger.tidy()
@@ -159,7 +159,7 @@ def generate(
                     ledger.remove()
                     raise
             stores.finish(ledger.data, manifest)
-            ledger.publish(replace=force)
+            ledger.publish(force, assure)
     except KeyboardInterrupt:
         kept = len(ledger.records())
         what = f"{kept} of {plan.shard_count} shards are in {ledger.wip}; " if kept else "no shard was finished; "

@@ -48,31 +48,30 @@ class Ledger:
         self.home = self.wip / canonical_digest(job).removeprefix("sha256:")[:16]
         self.data = self.home / "data.zarr"
         self._records = self.home / "ledger"
-        self._renew: Callable[[], None] = lambda: None  # in a bucket, the lock
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[Callable[[], None]]:
         """Hold the directory for this process, made if need be; removed again if nothing was recorded in it.
 
+        :returns: a function that raises if the hold was lost, as a lock in a bucket can be
         :raises DatagenError: another run holds it, or it cannot be made
         """
-        with self._held():
+        with self._held() as assure:
             try:
                 replaced = self.wip / "replaced"
                 if replaced.exists() and not self.out.exists():  # a run died between the two renames of publish()
                     move(replaced, self.out)
-                yield
+                yield assure
             finally:
                 check(self.wip)
                 if not any(self.wip.glob("*/ledger/*.json")):
                     self.remove()
 
     @contextmanager
-    def _held(self) -> Iterator[None]:
+    def _held(self) -> Iterator[Callable[[], None]]:
         if isinstance(self.wip, BucketPath):
             with lease(self.wip / "lock", self.out) as held:
-                self._renew = held.renew
-                yield
+                yield held.renew
             return
         try:
             handle = self._lock(self.wip)
@@ -84,7 +83,7 @@ class Ledger:
                 f"cannot write {self.wip}: {error.strerror}; give --out a path you may write to"
             ) from None
         try:
-            yield
+            yield lambda: None
         finally:
             os.close(handle)
 
@@ -152,10 +151,11 @@ class Ledger:
                     found[record.shard] = record
         return found
 
-    def publish(self, replace: bool) -> None:
+    def publish(self, replace: bool, assure: Callable[[], None]) -> None:
         """Put the finished store at its path and remove the rest.
 
         :param replace: take the place of what is there
+        :param assure: what :meth:`locked` gave
         :raises DatagenError: something is there that may not be replaced
         """
         appeared = f"{self.out} has appeared meanwhile; move it away and give the same command again"
@@ -163,13 +163,13 @@ class Ledger:
         if there and not replace:
             raise DatagenError(appeared)
         if isinstance(self.wip, BucketPath):
-            self._renew()  # a run that was thought dead meanwhile must not touch what is there
+            assure()  # a run that was thought dead meanwhile must not touch what is there
             put_atomically(self.wip / "publishing", "")
         elif there:
             remove(self.wip / "replaced")
             move(self.out, self.wip / "replaced")
         try:
-            move(self.data, self.out, before_root=self._renew)
+            move(self.data, self.out, before_root=assure)
         except ConditionError:
             raise DatagenError(appeared) from None
         self.remove()

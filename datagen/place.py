@@ -6,6 +6,7 @@ A :class:`BucketPath` has the few methods of ``Path`` that stores and ledgers ne
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -65,6 +66,11 @@ class BucketPath:
 
     def with_name(self, name: str) -> BucketPath:
         return BucketPath(self.root, str(PurePosixPath(self.key).with_name(name)), self.client)
+
+    @functools.cached_property
+    def rooted(self) -> ObjectStore:
+        """A client for whom this prefix is the root: zarr would make groups of what lies above."""
+        return _client(str(self))
 
     def read_text(self) -> str:
         """:raises FileNotFoundError: there is no such object"""
@@ -181,13 +187,13 @@ def place(where: str | os.PathLike[str] | BucketPath) -> Place:
     return BucketPath(root, key, _client(root))
 
 
-def _client(root: str, patient: bool = True) -> ObjectStore:
+def _client(url: str, patient: bool = True) -> ObjectStore:
     """A connection with the environment's settings; obstore's defaults ride out a server's bad minutes."""
     from obstore.store import from_url
 
     hasty: dict[str, Any] = {"retry_config": {"max_retries": 1, "retry_timeout": timedelta(seconds=3)}}
-    with _one_line(root):
-        return from_url(root, **({} if patient else hasty))
+    with _one_line(url):
+        return from_url(url, **({} if patient else hasty))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec
-from zarr.storage import ObjectStore, StorePath
+from zarr.storage import ObjectStore
 
 from datagen.errors import DatagenError
 from datagen.manifest import FORMAT, FORMAT_VERSION, Manifest, ShardRecord, sample_digest
@@ -27,9 +27,9 @@ Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
 
-def _zarr(path: Place) -> Path | StorePath:
+def _zarr(path: Place) -> Path | ObjectStore[Any]:
     """What zarr takes for a place."""
-    return path if isinstance(path, Path) else StorePath(ObjectStore(path.client), path.key)
+    return path if isinstance(path, Path) else ObjectStore(path.rooted)
 
 
 def _plainly(function: Callable[Concatenate[Place, Given], Result]) -> Callable[Concatenate[Place, Given], Result]:
