@@ -57,15 +57,16 @@ class Lease:
             try:
                 self._tag = self._lock.put(self._text(), tag=self._tag)
             except (ConditionError, FileNotFoundError):
-                holder: dict[str, Any] = {}
-                with suppress(FileNotFoundError):
-                    holder, self._tag = self._holder()
+                try:
+                    holder, tag = self._holder()
+                except FileNotFoundError:
+                    holder, tag = {}, ""
                 if holder.get("token") != self._token:  # it is ours if the answer to an earlier renewal was lost
                     raise DatagenError(
                         f"{self._out} was taken over by {_name(holder)}, as this run was not heard of for {ABANDONED_S} s; "
                         "wait for it, or give another --out"
                     ) from None
-                self._tag = self._lock.put(self._text(), tag=self._tag)
+                self._tag = self._lock.put(self._text(), tag=tag)
 
     def keep(self) -> None:
         """Renew again and again, until the end or until the lock is lost, which the next :meth:`renew` will tell."""

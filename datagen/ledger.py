@@ -64,6 +64,7 @@ class Ledger:
                 yield assure
             finally:
                 check(self.wip)
+                assure()
                 if not any(self.wip.glob("*/ledger/*.json")):
                     self.remove()
 
