@@ -133,7 +133,8 @@ class BucketPath:
         """An object and its tag."""
         with _one_line(self):
             found = self.client.get(self.key)
-            return bytes(found.bytes()), found.meta["e_tag"] or ""
+            tag = found.meta["e_tag"] or ""
+            return bytes(found.bytes()), tag
 
     def modified(self) -> datetime:
         """When the object was written, by the server's clock."""
@@ -167,12 +168,13 @@ def place(where: str | os.PathLike[str] | BucketPath) -> Place:
     import obstore
     from obstore.exceptions import BaseError
 
-    try:
-        known = obstore.parse_scheme(text) in ("s3", "gcs", "azure") and not text.startswith("http")
-    except BaseError:
-        known = False
     scheme, _, rest = text.partition("://")
     bucket, _, key = rest.rstrip("/").partition("/")
+    root = f"{scheme}://{bucket}"
+    try:
+        known = obstore.parse_scheme(root) in ("s3", "gcs", "azure") and not scheme.startswith("http")
+    except BaseError:
+        known = False
     if not known or not bucket:
         raise DatagenError(f"{text} is no place for a store; allowed: a path, s3://BUCKET/NAME, gs://... and az://...")
     if not key:
@@ -183,7 +185,6 @@ def place(where: str | os.PathLike[str] | BucketPath) -> Place:
         raise DatagenError(
             f"{text}: names in a bucket may hold no ?, #, %, *, backslash, empty part, . or ..; give another"
         )
-    root = f"{scheme}://{bucket}"
     return BucketPath(root, key, _client(root))
 
 

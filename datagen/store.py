@@ -204,7 +204,7 @@ class Split:
 class Store(Mapping[str, Split]):
     """An opened store: a mapping from split name to :class:`Split`."""
 
-    def __init__(self, path: str | Place, root: zarr.Group) -> None:
+    def __init__(self, path: str | Path, root: zarr.Group) -> None:
         self.path, self._root = path, root
 
     def __getitem__(self, split: str) -> Split:
@@ -298,7 +298,7 @@ def open_store(path: str | Place) -> Store:
         )
     if attributes.get("complete") is not True:
         raise DatagenError(f"{path} is not complete; give the command that made it again to go on")
-    store = Store(path, root)
+    store = Store(path if isinstance(path, Path) else str(path), root)
     for split, size in store.recipe.splits.items():
         for name, shape in store.recipe.shapes(split).items():
             expected = (size, *shape)

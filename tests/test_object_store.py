@@ -59,7 +59,8 @@ def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def request(url: str, data: bytes = b"", method: str = "PUT") -> None:
-    with urllib.request.urlopen(urllib.request.Request(url, data=data, method=method)) as answer:
+    plain = {"Content-Type": "application/octet-stream"}
+    with urllib.request.urlopen(urllib.request.Request(url, data=data, headers=plain, method=method)) as answer:
         answer.read()
 
 
@@ -107,7 +108,7 @@ def test_the_same_objects_as_the_files_of_a_local_store(cli: Cli, local: Store, 
 
 def test_in_this_process_by_url(local: Store, out: BucketPath) -> None:
     made = datagen.generate(small_recipe(), str(out), shard_samples=256)
-    assert str(made.path) == str(out)
+    assert made.path == str(out)
     assert_same_samples(made, local)
     assert made.manifest == local.manifest
     opened = datagen.open_store(str(out))
@@ -162,6 +163,15 @@ def test_other_readers(local: Store, out: BucketPath) -> None:
         ZooStore(f"{out}.absent")
 
 
+def test_zoo_commands_take_urls(zoo_cli: Cli, tmp_path: Path, local: Store, out: BucketPath) -> None:
+    make(out)
+    for source, payloads in ((str(out), "theirs"), (str(local.path), "ours")):
+        result = zoo_cli("compress", "klt-cdl-128b", source, payloads, "--split", "val", "--quiet")
+        assert result.returncode == 0, result.stderr
+    assert (tmp_path / "theirs").read_bytes() == (tmp_path / "ours").read_bytes()
+    assert_one_line_error(zoo_cli("limits", f"{out}.absent"), 2, f"{out}.absent is not a CSI store")
+
+
 def test_tensorflow_reads_it(local: Store, out: BucketPath) -> None:
     pytest.importorskip("tensorflow")
     make(out)
@@ -187,7 +197,8 @@ def assert_whole(out: BucketPath, like: Store) -> None:
 
 def count_writes(monkeypatch: pytest.MonkeyPatch) -> list[Shard]:
     """The shards written from now on."""
-    write, written = stores.write, []
+    write = stores.write
+    written: list[Shard] = []
 
     def counting(path: places.Place, shard: Shard, arrays: Any) -> None:
         written.append(shard)
@@ -287,7 +298,8 @@ def test_death_while_publishing(local: Store, out: BucketPath, monkeypatch: pyte
     """Some objects are copied, the root metadata are not: no reader takes that for a store, and the same command goes on."""
     if force:
         datagen.generate(small_recipe(train=10, model="A"), str(out))
-    copy_to, copied = BucketPath.copy_to, []
+    copy_to = BucketPath.copy_to
+    copied: list[BucketPath] = []
 
     def die_at_fifth(self: BucketPath, target: BucketPath) -> None:
         if len(copied) >= 5:
