@@ -207,10 +207,11 @@ def _print_dry_run(
 ) -> None:
     import shutil
 
-    from datagen.execute import check_memory, estimate_rate, resolve
+    from datagen.execute import check_memory, check_objects, estimate_rate, resolve
     from datagen.recipe import describe_arrays
 
     path = resolve(out)
+    check_objects(plan, path)
     if scheduler is None:
         check_memory(plan, workers)
     rate = estimate_rate(plan, engine, device)

@@ -136,8 +136,7 @@ def generate(
     engine = check_engine(recipe, engine)
     creation_time()
     job = Job(resolve(out), plan, engine, device)
-    if isinstance(job.out, BucketPath):
-        check_objects(plan)
+    check_objects(plan, job.out)
     ledger = job.ledger
     finished = _finished(job, force)
     if finished is not None and not ledger.wip.exists():
@@ -262,8 +261,10 @@ def check_memory(plan: Plan, workers: int) -> None:
         )
 
 
-def check_objects(plan: Plan) -> None:
+def check_objects(plan: Plan, out: Place) -> None:
     """:raises DatagenError: a shard's object is larger than a bucket copies in one piece"""
+    if isinstance(out, Path):
+        return
     largest = max(math.prod(shape) for split in plan.recipe.splits for shape in plan.recipe.shapes(split).values())
     if (
         plan.shard_samples * largest * BYTES_PER_CELL > LARGEST_COPY * 0.99

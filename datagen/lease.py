@@ -8,12 +8,15 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from datagen.errors import DatagenError
 from datagen.place import BucketError, BucketPath, ConditionError, Place, check
+
+if TYPE_CHECKING:
+    from obstore import UpdateVersion
 
 BEAT_S = 20  # from one renewal to the next
 ABANDONED_S = 120  # a lock that was not renewed for so long is anyone's
@@ -24,7 +27,8 @@ class Lease:
 
     def __init__(self, lock: BucketPath, out: Place) -> None:
         self._lock, self._out = lock, out
-        self._token, self._beats, self._tag = uuid.uuid4().hex, 0, ""
+        self._token, self._beats = uuid.uuid4().hex, 0
+        self._tag: UpdateVersion = {}
         self._mutex, self._ended = threading.Lock(), threading.Event()
 
     def _text(self) -> bytes:
@@ -42,7 +46,8 @@ class Lease:
                 pass
             try:
                 holder, tag = self._holder()
-                if not (_is_dead(holder) or self._age() > ABANDONED_S):
+                mine = holder.get("token") == self._token  # the answer to the put was lost
+                if not (mine or _is_dead(holder) or self._age() > ABANDONED_S):
                     raise DatagenError(
                         f"{self._out} is being written by {_name(holder)}; wait for it, or give another --out"
                     )
@@ -60,7 +65,7 @@ class Lease:
                 try:
                     holder, tag = self._holder()
                 except FileNotFoundError:
-                    holder, tag = {}, ""
+                    holder, tag = {}, self._tag
                 if holder.get("token") != self._token:  # it is ours if the answer to an earlier renewal was lost
                     raise DatagenError(
                         f"{self._out} was taken over by {_name(holder)}, as this run was not heard of for {ABANDONED_S} s; "
@@ -86,7 +91,7 @@ class Lease:
             self.renew()
             self._lock.unlink()
 
-    def _holder(self) -> tuple[dict[str, Any], str]:
+    def _holder(self) -> tuple[dict[str, Any], UpdateVersion]:
         """Who holds the lock, and the tag of what says so."""
         data, tag = self._lock.read()
         try:

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from datagen.errors import DatagenError
 
 if TYPE_CHECKING:
+    from obstore import UpdateVersion
     from obstore.store import ObjectStore
 
 REQUESTS = 16  # to a bucket at a time
@@ -112,7 +113,7 @@ class BucketPath:
 
     # what a file system has no need of
 
-    def put(self, data: bytes, *, tag: str | None = None, new: bool = False) -> str:
+    def put(self, data: bytes, *, tag: UpdateVersion | None = None, new: bool = False) -> UpdateVersion:
         """Write an object whole.
 
         :param tag: replace what has this tag, and nothing else
@@ -122,18 +123,13 @@ class BucketPath:
         :raises FileNotFoundError: nothing is there, but a tag was given
         """
         with _one_line(self):
-            return (
-                self.client.put(self.key, data, mode="create" if new else {"e_tag": tag} if tag else "overwrite")[
-                    "e_tag"
-                ]
-                or ""
-            )
+            return _tag(self.client.put(self.key, data, mode="create" if new else tag or "overwrite"))
 
-    def read(self) -> tuple[bytes, str]:
+    def read(self) -> tuple[bytes, UpdateVersion]:
         """An object and its tag."""
         with _one_line(self):
             found = self.client.get(self.key)
-            tag = found.meta["e_tag"] or ""
+            tag = _tag(found.meta)
             return bytes(found.bytes()), tag
 
     def modified(self) -> datetime:
@@ -153,6 +149,16 @@ class BucketPath:
 
 
 Place = Path | BucketPath
+
+
+def _tag(found: Mapping[str, Any]) -> UpdateVersion:
+    """What tells this writing of an object from any other: S3 and Azure look at ``e_tag``, Google at ``version``."""
+    tag: UpdateVersion = {}
+    if found["e_tag"]:
+        tag["e_tag"] = found["e_tag"]
+    if found["version"]:
+        tag["version"] = found["version"]
+    return tag
 
 
 def place(where: str | os.PathLike[str] | BucketPath) -> Place:

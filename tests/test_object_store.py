@@ -450,7 +450,7 @@ def test_a_lock_is_renewed_and_released(out: BucketPath, monkeypatch: pytest.Mon
         deadline = time.monotonic() + 20
         while json.loads(lock.read_text())["beat"] < 4:
             assert time.monotonic() < deadline
-        held._tag = '"lost"'  # as if the answer to a renewal had not arrived
+        held._tag = {"e_tag": '"lost"'}  # as if the answer to a renewal had not arrived
         held.renew()
     assert not lock.exists()
 
