@@ -265,13 +265,12 @@ def check_objects(plan: Plan, out: Place) -> None:
     """:raises DatagenError: a shard's object is larger than a bucket copies in one piece"""
     if isinstance(out, Path):
         return
-    largest = max(math.prod(shape) for split in plan.recipe.splits for shape in plan.recipe.shapes(split).values())
-    if (
-        plan.shard_samples * largest * BYTES_PER_CELL > LARGEST_COPY * 0.99
-    ):  # beside the samples, checksums and an index
+    cells = max(math.prod(shape) for split in plan.recipe.splits for shape in plan.recipe.shapes(split).values())
+    largest = plan.shard_samples * cells * BYTES_PER_CELL
+    if largest > LARGEST_COPY * 0.99:  # the rest is for checksums and the index
         raise DatagenError(
-            f"shards of {plan.shard_samples * largest * BYTES_PER_CELL / 1e9:.1f} GB are too large for a bucket, which copies "
-            f"{LARGEST_COPY / 1e9:.1f} GB in one piece; give a smaller --shard-samples"
+            f"shards of {largest / 1e9:.1f} GB are too large for a bucket, which copies {LARGEST_COPY / 1e9:.1f} GB in one piece; "
+            "give a smaller --shard-samples"
         )
 
 

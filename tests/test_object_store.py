@@ -49,7 +49,7 @@ def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """URL of an empty bucket, reached by the environment of this process and of its children."""
     settings = {
         "AWS_ENDPOINT_URL": server, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_ALLOW_HTTP": "true",
-        "AWS_REGION": "us-east-1", "SOURCE_DATE_EPOCH": "1700000000",
+        "AWS_REGION": "us-east-1", "SOURCE_DATE_EPOCH": "1700000000", "NO_PROXY": "127.0.0.1",
     }  # fmt: skip
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
