@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from datagen.errors import DatagenError, Interrupted, VerificationError
     from datagen.execute import generate
+    from datagen.importing import survey
     from datagen.manifest import Manifest
-    from datagen.recipe import CDLRecipe, Recipe
+    from datagen.recipe import CDLRecipe, COST2100Recipe, MatfileRecipe, Recipe
     from datagen.scenarios.cdl_statistics import ConditionalStatistics, conditional_statistics
+    from datagen.scenarios.cost2100 import Multipath, multipath
     from datagen.simulate import sample, stream
     from datagen.store import Store, open_store
     from datagen.tensorflow_reader import tf_dataset
@@ -21,13 +23,17 @@ __version__ = "0.1.0"
 _HOMES = {  # public name -> module; imported on first use, so that `import datagen` costs neither torch nor zarr
     "DatagenError": "errors", "Interrupted": "errors", "VerificationError": "errors",
     "generate": "execute", "regenerate": "verification", "verify": "verification",
-    "Manifest": "manifest", "CDLRecipe": "recipe", "Recipe": "recipe",
+    "Manifest": "manifest", "CDLRecipe": "recipe", "COST2100Recipe": "recipe", "MatfileRecipe": "recipe", "Recipe": "recipe",
+    "survey": "importing",
     "sample": "simulate", "stream": "simulate", "Store": "store", "open_store": "store", "tf_dataset": "tensorflow_reader",
     "ConditionalStatistics": "scenarios.cdl_statistics", "conditional_statistics": "scenarios.cdl_statistics",
+    "Multipath": "scenarios.cost2100", "multipath": "scenarios.cost2100",
 }  # fmt: skip
 __all__ = [
-    "CDLRecipe", "ConditionalStatistics", "DatagenError", "Interrupted", "Manifest", "Recipe", "Store", "VerificationError",
-    "conditional_statistics", "generate", "open_store", "regenerate", "sample", "stream", "tf_dataset", "verify",
+    "CDLRecipe", "COST2100Recipe", "ConditionalStatistics", "DatagenError", "Interrupted", "Manifest", "MatfileRecipe", "Multipath",
+    "Recipe", "Store", "VerificationError", "conditional_statistics", "generate", "multipath", "open_store", "regenerate", "sample",
+    "stream", "survey", "tf_dataset",
+    "verify",
 ]  # fmt: skip
 
 

@@ -15,12 +15,16 @@ import click
 from datagen.errors import DatagenError, Interrupted
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
     from datagen.place import Place
     from datagen.plan import Plan
     from datagen.store import Store
 
 COMMANDS = {
     "cdl": "Simulate CDL triples (TR 38.901) into a Zarr store.",
+    "cost2100": "Simulate COST 2100 channels, as in the CsiNet data set.",
+    "import": "Take MATLAB files in the form of the CsiNet data sets into a Zarr store.",
     "inspect": "Show what a store holds.",
     "verify": "Read every shard of a store and check every digest.",
     "regenerate": "Make a manifest's data set again and prove it is the same.",
@@ -29,7 +33,7 @@ COMMANDS = {
 }
 
 
-SCENARIOS = {"cdl"}  # commands made from a recipe's fields
+SCENARIOS = {"cdl", "cost2100"}  # commands made from a recipe's fields
 
 
 class _Lazy(click.Group):
@@ -92,17 +96,17 @@ def _default_workers(scheduler: str | None, shards: int) -> int:
 # datagen cdl -----------------------------------------------------------------------------------------------------------------
 
 
-class _SpeedRange(click.ParamType[Any, Any]):
-    """One speed, or a range MIN:MAX."""
+class _Range(click.ParamType[Any, Any]):
+    """One number, or a range MIN:MAX."""
 
-    name = "M/S|MIN:MAX"
+    name = "NUMBER|MIN:MAX"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
             low, _, high = str(value).partition(":")
             return [float(low), float(high or low)]
         except ValueError:
-            self.fail(f"{value!r} is not a speed in m/s nor a range MIN:MAX", param, ctx)
+            self.fail(f"{value!r} is neither a number nor a range MIN:MAX", param, ctx)
 
 
 def _recipe_options(scenario: str) -> list[click.Option]:
@@ -116,19 +120,37 @@ def _recipe_options(scenario: str) -> list[click.Option]:
         if name == "scenario":
             continue
         flag = "--" + name.replace("_", "-")
-        units = ("-ns", "-mps", "-ghz", "-khz", "-taps")
+        units = ("-ns", "-us", "-mps", "-mhz", "-ghz", "-khz", "-taps", "-m", "-db", "-deg")
         flags = [flag, *(flag.removesuffix(unit) for unit in units if flag.endswith(unit))]
+        if name == "environment":
+            flags = ["--scenario", flag]
         kind: Any = field.annotation
-        default = field.default
-        if name == "speed_mps":
-            kind, default = _SpeedRange(), default[0]
+        if get_origin(kind) is tuple:
+            kind = _Range()
         elif get_origin(kind) is Literal:
             kind = click.Choice(get_args(kind))
-        shown = "from the model" if default == "" else f"{default:g}" if isinstance(default, float) else default
         options.append(
-            click.Option([*flags, name], type=kind, default=None, help=f"{field.description}  [default: {shown}]")
+            click.Option(
+                [*flags, name], type=kind, default=None, help=f"{field.description}  [default: {_shown(field)}]"
+            )
         )
     return options
+
+
+def _shown(field: FieldInfo) -> str:
+    """The default of a recipe's field in words, that of each variant where they differ."""
+
+    def one(value: Any) -> str:
+        if isinstance(value, tuple):
+            return ":".join(dict.fromkeys(map(one, value)))
+        return "from the scenario" if value == "" else f"{value:g}" if isinstance(value, float) else str(value)
+
+    extra = field.json_schema_extra
+    defaults: Any = extra["defaults"] if isinstance(extra, dict) else {}
+    shown = {variant: one(value) for variant, value in defaults.items()}
+    if len(set(shown.values())) > 1:
+        return ", ".join(f"{variant} {value}" for variant, value in shown.items())
+    return one(field.default)
 
 
 def _scenario_command(scenario: str) -> click.Command:
@@ -242,6 +264,68 @@ def _print_dry_run(
     click.echo("nothing written (--dry-run)")
 
 
+# datagen import --------------------------------------------------------------------------------------------------------------
+
+_FILE = click.Path(path_type=Path)
+
+
+@cli.command("import", help=COMMANDS["import"])
+@click.argument("files", metavar="[FILE]...", nargs=-1, type=_FILE)
+@click.option("--train", type=_FILE, help="file of the train split, where its name and size do not say so")
+@click.option("--val", type=_FILE, help="file of the val split, likewise")
+@click.option("--test", type=_FILE, help="file of the test split, likewise")
+@click.option(
+    "--full", type=_FILE, help="full band of the test split: HF_all of DATA_HtestFin_all.mat or ...out_all.mat"
+)
+@click.option("--environment", type=click.Choice(["indoor", "outdoor"]), help="where no file's name says it")
+@click.option("--name", default="", help="of the data set  [default: csinet-indoor or csinet-outdoor, else imported]")
+@click.option("--dataset-version", type=int, default=1, show_default=True, help="version of the data set")
+@_OUT
+@_WORKERS
+@_SCHEDULER
+@click.option("--shard-samples", type=int, help="samples of a shard, a multiple of 256  [default: 4096]")
+@_FORCE
+@click.option("--dry-run", is_flag=True, help="check the files and say what they are; write nothing")
+@_JSON
+@_QUIET
+def import_(
+    files: tuple[Path, ...], train: Path | None, val: Path | None, test: Path | None, full: Path | None,
+    environment: str | None, name: str, dataset_version: int, out: Place, workers: int | None, scheduler: str | None,
+    shard_samples: int | None, force: bool, dry_run: bool, as_json: bool, quiet: bool,
+) -> None:  # fmt: skip
+    from datagen.execute import resolve
+    from datagen.importing import survey
+    from datagen.place import exists
+    from datagen.plan import SHARD, Plan
+
+    resolve(out)
+    start, existed = time.perf_counter(), exists(out) and not force
+    said = {part: path for part, path in {"train": train, "val": val, "test": test, "full": full}.items() if path}
+    found = survey(
+        files, parts=said, environment=environment, name=name, dataset_version=dataset_version, progress=not quiet
+    )
+    if not quiet:
+        click.echo("\n".join(found.findings), err=True)
+    for line in found.warnings:
+        click.echo(f"warning: {line}", err=True)
+    plan = Plan(found.recipe, SHARD if shard_samples is None else shard_samples)
+    if dry_run:
+        if as_json:
+            facts = {"name": plan.recipe.label, "samples": plan.recipe.splits, "store_bytes": plan.store_bytes}
+            click.echo(json.dumps({**facts, **found.facts}))
+        elif not quiet:
+            click.echo(f"{plan.recipe.label}: {plan.store_bytes / 1e9:.2f} GB; nothing written (--dry-run)")
+        return
+    from datagen.execute import generate
+
+    workers = _default_workers(scheduler, plan.shard_count) if workers is None else workers
+    store = generate(
+        plan.recipe, out, workers=workers, scheduler=scheduler, shard_samples=plan.shard_samples, force=force,
+        progress=not quiet, sources=found.sources,
+    )  # fmt: skip
+    _print_made(store, existed, time.perf_counter() - start, as_json, quiet, **found.facts)
+
+
 # the other commands ----------------------------------------------------------------------------------------------------------
 
 
@@ -254,12 +338,27 @@ def _print_dry_run(
     type=click.Path(path_type=Path),
     help="draw magnitudes, power-delay profile, angular spectrum, correlation",
 )
-def inspect(store_path: Place, as_json: bool, picture: Path | None) -> None:
+@click.option("--fidelity", "compare", is_flag=True, help="a COST 2100 set against what is known of the official one")
+@click.option("--paths", "index", type=int, metavar="SAMPLE", help="list the paths behind a sample of a COST 2100 set")
+@click.option("--split", default="train", show_default=True, help="split of that sample")
+def inspect(
+    store_path: Place, as_json: bool, picture: Path | None, compare: bool, index: int | None, split: str
+) -> None:
     from datagen import report
     from datagen.store import open_store
 
     store = open_store(store_path)
+    if index is not None:
+        paths = report.paths(store, index, split)
+        click.echo(json.dumps(paths) if as_json else report.paths_table(paths))
+        return
     samples = report.first_samples(store)
+    if compare:
+        from datagen import fidelity
+
+        found = fidelity.compare(store.recipe, samples["X"])
+        click.echo(json.dumps(found) if as_json else fidelity.table(found))
+        return
     if picture is not None:
         try:
             report.plot(store, samples, picture)
@@ -317,13 +416,19 @@ def verify(store_path: Place, manifest_file: Path | None, as_json: bool, quiet: 
 @_WORKERS
 @_SCHEDULER
 @click.option("--engine", help="[default: the manifest's]")
+@click.option(
+    "--source",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="where the files of an imported data set lie; found by name, held to their digests",
+)
 @_DEVICE
 @_FORCE
 @_JSON
 @_QUIET
 def regenerate(
-    manifest_file: Path, out: Place, workers: int | None, scheduler: str | None, engine: str | None, device: str,
-    force: bool, as_json: bool, quiet: bool,
+    manifest_file: Path, out: Place, workers: int | None, scheduler: str | None, engine: str | None, source: Path | None,
+    device: str, force: bool, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     from datagen import verification
     from datagen.manifest import TOLERANCE, Manifest
@@ -334,7 +439,15 @@ def regenerate(
     workers = _default_workers(scheduler, len(manifest.shards)) if workers is None else workers
     options = {"engine": engine} if engine else {}
     store, same = verification.regenerate(
-        manifest, out, workers=workers, scheduler=scheduler, device=device, force=force, progress=not quiet, **options
+        manifest,
+        out,
+        source=source,
+        workers=workers,
+        scheduler=scheduler,
+        device=device,
+        force=force,
+        progress=not quiet,
+        **options,
     )
     _print_made(
         store,

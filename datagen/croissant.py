@@ -26,6 +26,8 @@ def croissant(manifest: Manifest) -> dict[str, Any]:
     :returns: JSON-LD document that ``mlcroissant.Dataset`` accepts
     """
     recipe, name, text = manifest.plan.recipe, manifest.name, manifest.to_json()
+    own_licence = manifest.licence.startswith("LicenseRef-")  # SPDX has no page on it
+    source = " --source DIRECTORY" if recipe.sources else ""
     columns = {key: ("sc:Integer", key) for key in ("index", "start", "stop")} | {"split": ("sc:Text", "split")}
     columns |= {f"sha256_{array}": ("sc:Text", f"arrays.{array}.sha256") for array in recipe.arrays}
     return {
@@ -36,9 +38,9 @@ def croissant(manifest: Manifest) -> dict[str, Any]:
         "description": (
             f"FDD massive MIMO channel state information: {', '.join(f'{n} {split}' for split, n in recipe.splits.items())} samples of "
             f"{describe_arrays(recipe)}, complex64, in a Zarr v3 store. "
-            f"Regenerate and verify it with: datagen regenerate {name}.json --out {name}.zarr"
+            f"Regenerate and verify it with: datagen regenerate {name}.json --out {name}.zarr{source}"
         ),
-        "license": f"https://spdx.org/licenses/{manifest.licence}.html",
+        "license": manifest.licence if own_licence else f"https://spdx.org/licenses/{manifest.licence}.html",
         "url": f"{name}.json",
         "version": f"{recipe.dataset_version}.0.0",
         "datePublished": manifest.created,

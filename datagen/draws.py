@@ -83,3 +83,11 @@ def permutations(raw: NDArray[np.uint32]) -> NDArray[np.uint32]:
     keys = (raw & np.uint32(0xFFFFFFE0)) | np.arange(raw.shape[-1], dtype=np.uint32)
     keys.sort(axis=-1)
     return keys & np.uint32(31)
+
+
+def normal(raw: NDArray[np.uint32]) -> NDArray[np.float64]:
+    """Standard normal numbers from 32-bit words, each pair of words making two (Box and Muller). Shape [..., 2 m], kept."""
+    u = raw.reshape(*raw.shape[:-1], -1, 2)
+    radius = np.sqrt(-2 * np.log((u[..., 0] + 0.5) * 2.0**-32))
+    angle = u[..., 1] * (2 * np.pi * 2.0**-32)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], -1).reshape(raw.shape)

@@ -7,12 +7,11 @@ import functools
 import math
 import os
 import shutil
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -24,9 +23,11 @@ from datagen.ledger import Ledger
 from datagen.manifest import Manifest, Producer, ShardRecord, creation_time
 from datagen.place import LARGEST_COPY, BucketError, BucketPath, Place, check, exists, place
 from datagen.plan import BYTES_PER_CELL, CHUNK, SHARD, Plan, Shard
+from datagen.progress import progress_bar
 from datagen.recipe import Recipe
-from datagen.scenarios import check_device, check_engine, make_engine
+from datagen.scenarios import Inputs, check_device, check_engine, make_engine
 from datagen.simulate import simulate_shard
+from datagen.sources import Source, laid_out
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Job:
     plan: Plan
     engine: str
     device: str
+    inputs: Inputs = ()
 
     @functools.cached_property
     def ledger(self) -> Ledger:
@@ -80,7 +82,7 @@ def write_shard(task: tuple[Job, Shard, ShardRecord | None]) -> ShardRecord | Fa
         if known is not None and stores.bad_arrays(ledger.data, known) == {}:
             return known
         with _one_thread():
-            arrays = simulate_shard(_engine(job.plan.recipe, job.engine, job.device), shard)
+            arrays = simulate_shard(_engine(job.plan.recipe, job.engine, job.device, job.inputs), shard)
         record = ShardRecord.of(shard, arrays)
         # twice, for a worker of this job that outlived its client may just be replacing the files by their like
         for _ in range(2):
@@ -111,6 +113,7 @@ def generate(
     shard_samples: int = SHARD,
     force: bool = False,
     progress: bool = False,
+    sources: Sequence[Source] = (),
     accept: Callable[[Manifest], None] | None = None,
 ) -> stores.Store:
     """Simulate a recipe into a store. Given again, it goes on where an earlier run stopped; a finished store is left alone.
@@ -125,6 +128,7 @@ def generate(
     :param shard_samples: samples of a shard, a multiple of 256
     :param force: replace what is at ``out``, once the new store is complete
     :param progress: show a progress bar on stderr
+    :param sources: the files that the recipe imports, where it does: see :func:`datagen.sources.find_sources`
     :param accept: called with the manifest before the store is put in place; what it raises drops the store
     :returns: the opened store
     :raises DatagenError: bad input, another recipe at ``out``, full disk, unreachable scheduler or bucket, workers that died
@@ -134,6 +138,13 @@ def generate(
     if workers < 0:
         raise DatagenError(f"{workers} workers are not allowed; give 0 (this process) or more")
     engine = check_engine(recipe, engine)
+    if {source.part: source.record for source in sources} != recipe.sources:
+        files = ", ".join(source.file for source in recipe.sources.values())
+        raise DatagenError(
+            f"{recipe.label} was imported from {files}; give the directory where they lie with --source"
+            if files
+            else f"{recipe.label} is simulated and needs no files; leave --source out"
+        )
     creation_time()
     job = Job(resolve(out), plan, engine, device)
     check_objects(plan, job.out)
@@ -150,13 +161,15 @@ def generate(
             if finished is not None:  # by another run just now, or by an earlier one that died tidying up
                 ledger.tidy()
                 return finished
-            manifest = _make(job, workers, scheduler, force, progress)
-            if accept is not None:
-                try:
+            manifest = _make(job, sources, workers, scheduler, force, progress)
+            try:
+                for source in sources:
+                    source.check_unchanged()
+                if accept is not None:
                     accept(manifest)
-                except BaseException:
-                    ledger.remove()
-                    raise
+            except BaseException:
+                ledger.remove()
+                raise
             stores.finish(ledger.data, manifest)
             ledger.publish(force, assure)
     except KeyboardInterrupt:
@@ -170,16 +183,23 @@ def generate(
     return stores.open_store(ledger.out)
 
 
-def _make(job: Job, workers: int, scheduler: str | None, force: bool, progress: bool) -> Manifest:
+def _make(
+    job: Job, sources: Sequence[Source], workers: int, scheduler: str | None, force: bool, progress: bool
+) -> Manifest:
     """Bring every shard of a job to the disk, and describe them."""
     ledger, plan = job.ledger, job.plan
     ledger.start(force)
     known = ledger.records()
     _check_disk(plan, ledger, known)
     stores.create(ledger.data, plan)
-    tasks = [(job, shard, known.get(shard)) for shard in plan.shards]
     records: list[ShardRecord] = []
-    with progress_bar(plan, progress) as advance:
+    # what is unpacked for a bucket lies on this machine, out of sight of another's workers
+    scratch = ledger.home / "scratch" if isinstance(ledger.home, Path) else Path(tempfile.mkdtemp(prefix="datagen-"))
+    with (
+        laid_out(sources, scratch, progress) as inputs,
+        progress_bar(plan.samples, plan.recipe.label, "samples", progress) as advance,
+    ):
+        tasks = [(replace(job, inputs=inputs), shard, known.get(shard)) for shard in plan.shards]
         for result in run_tasks(write_shard, tasks, workers, scheduler, ledger.wip):
             if isinstance(result, Failure):
                 left = len(tasks) - len(records)
@@ -272,22 +292,6 @@ def check_objects(plan: Plan, out: Place) -> None:
             f"shards of {largest / 1e9:.1f} GB are too large for a bucket, which copies {LARGEST_COPY / 1e9:.1f} GB in one piece; "
             "give a smaller --shard-samples"
         )
-
-
-@contextmanager
-def progress_bar(plan: Plan, show: bool) -> Iterator[Callable[[int], object]]:
-    from tqdm import tqdm
-
-    interval = 0.2 if sys.stderr.isatty() else 10
-    with tqdm(
-        total=plan.samples,
-        desc=plan.recipe.label,
-        unit=" samples",
-        unit_scale=True,
-        mininterval=interval,
-        disable=not show,
-    ) as bar:
-        yield bar.update
 
 
 def estimate_rate(plan: Plan, engine: str | None, device: str) -> float:

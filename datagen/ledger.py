@@ -4,6 +4,7 @@
     STORE.wip/JOB/job.json            recipe, shard size, engine, device and datagen version of the job
     STORE.wip/JOB/data.zarr/          the store itself, renamed to STORE when complete
     STORE.wip/JOB/ledger/*.json       a ShardRecord for each shard that is on disk
+    STORE.wip/JOB/scratch/            files to import, unpacked, while the job runs
     STORE.wip/replaced/               what was at STORE, for the moment between two renames
 
 A bucket has neither renames nor flock. There the lock is an object that its holder renews (lease.py), the store is copied to STORE

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datagen.errors import VerificationError
+from datagen.errors import DatagenError, VerificationError
 from datagen.place import place, sizes
-from datagen.recipe import describe_arrays
+from datagen.recipe import ARRAYS, COST2100Recipe, describe_arrays
 from datagen.store import Store
 
 LOOKED_AT = 2048  # samples of the first split that the measured figures and the picture come from
@@ -55,13 +55,15 @@ def summary(store: Store, samples: Arrays) -> dict[str, Any]:
 
 
 def first_samples(store: Store) -> Arrays:
-    """Arrays of the first :data:`LOOKED_AT` samples of the first split.
+    """Arrays over angle and delay of the first :data:`LOOKED_AT` samples of the first split.
 
     :raises VerificationError: they are damaged
     """
     split = next(iter(store))
     arrays = {}
     for name in store.recipe.shapes(split):
+        if ARRAYS[name][:2] != ("angle", "delay"):
+            continue
         try:
             arrays[name] = np.asarray(store[split][name][:LOOKED_AT])
         except Exception as error:  # whatever zarr or a codec makes of damaged bytes
@@ -89,8 +91,8 @@ def measure(arrays: Arrays) -> dict[str, Any]:
             "energy_in_32_strongest_cells": float(np.mean(_strongest_share(arrays[name], 32))),
         }
         if name != "Z":
-            error = np.square(np.abs(target - arrays[name])).sum(axis=(1, 2)) / np.square(np.abs(target)).sum(
-                axis=(1, 2)
+            error = np.square(np.abs(target - arrays[name])).sum(axis=(1, 2)) / np.maximum(
+                np.square(np.abs(target)).sum(axis=(1, 2)), np.finfo(np.float32).tiny
             )
             result[name]["correlation"] = float(correlation(arrays[name], target).mean())
             result[name]["nmse_db"] = float(10 * np.log10(error.mean())) if error.any() else None
@@ -99,7 +101,7 @@ def measure(arrays: Arrays) -> dict[str, Any]:
 
 def _strongest_share(array: NDArray[np.complex64], cells: int) -> NDArray[np.float32]:
     power = np.sort(np.square(np.abs(array)).reshape(len(array), -1), axis=1)[:, ::-1]
-    share: NDArray[np.float32] = power[:, :cells].sum(axis=1) / power.sum(axis=1)
+    share: NDArray[np.float32] = power[:, :cells].sum(axis=1) / np.maximum(power.sum(axis=1), np.finfo(np.float32).tiny)
     return share
 
 
@@ -133,9 +135,9 @@ def table(facts: dict[str, Any]) -> str:
         head.add_row(
             "recipe",
             ", ".join(
-                f"{k} {v}"
+                f"{k} {v['file'] if isinstance(v, dict) else v}"
                 for k, v in facts["recipe"].items()
-                if k not in ("name", "dataset_version", "train", "val", "test")
+                if k not in ("name", "dataset_version", "train", "val", "test") and v is not None
             ),
         )
         head.add_row("digest", facts["digest"])
@@ -152,7 +154,7 @@ def table(facts: dict[str, Any]) -> str:
         ):
             measured.add_column(column, justify="left" if column == "array" else "right")
         first = next(iter(facts["mean_energy"].values()))
-        for name in facts["arrays"]:
+        for name in (name for name in facts["arrays"] if name in facts["measured"]):
             row = facts["measured"][name]
             measured.add_row(
                 name, f"{first[name]:.4g}", f"{row['mean_delay_taps']:.2f}", f"{row['rms_delay_taps']:.2f}",
@@ -161,6 +163,38 @@ def table(facts: dict[str, Any]) -> str:
             )  # fmt: skip
         console.print(measured)
         return console.export_text()
+
+
+def paths(store: Store, index: int, split: str) -> dict[str, Any]:
+    """The multipath components behind a sample, JSON-ready: see :class:`datagen.Multipath`.
+
+    :raises DatagenError: the store was not made from paths that can be listed, or there is no such sample
+    """
+    recipe = store.recipe
+    if not isinstance(recipe, COST2100Recipe):
+        raise DatagenError(f"{store.path} holds {recipe.scenario} samples; only paths of cost2100 sets can be listed")
+    from datagen.scenarios.cost2100 import multipath
+
+    found = multipath(recipe, index, split)
+    columns = {
+        "kind": found.kind, "cluster": found.cluster, "delay_ns": found.delay_s * 1e9,
+        "power_db": 20 * np.log10(np.maximum(np.abs(found.amplitude), 1e-30)), "phase_rad": np.angle(found.amplitude),
+        "azimuth_bs_deg": np.rad2deg(found.azimuth_bs_rad), "azimuth_ue_deg": np.rad2deg(found.azimuth_ue_rad),
+    }  # fmt: skip
+    return {"split": split, "sample": index, "user_m": found.user_m, **{k: v.tolist() for k, v in columns.items()}}
+
+
+def paths_table(facts: dict[str, Any]) -> str:
+    """The paths of a sample as text, one a line."""
+    names = [name for name in facts if name not in ("split", "sample", "user_m")]
+    x, y = facts["user_m"]
+    lines = [f"{facts['split']} sample {facts['sample']}: user at ({x:.1f}, {y:.1f}) m, {len(facts['kind'])} paths"]
+    lines.append(" ".join(f"{name:>14}" for name in names))
+    lines += [
+        " ".join(f"{cell:>14.3f}" if isinstance(cell, float) else f"{cell:>14}" for cell in row)
+        for row in zip(*(facts[name] for name in names), strict=True)
+    ]
+    return "\n".join(lines)
 
 
 def plot(store: Store, arrays: Arrays, out: Path, sample: int = 0) -> None:
@@ -211,7 +245,8 @@ def plot(store: Store, arrays: Arrays, out: Path, sample: int = 0) -> None:
                 label=f"{name}–{target}, mean {values.mean():.2f}",
             )
     axes[1, 2].set(xlabel="|⟨A, B⟩| / (‖A‖ ‖B‖)", ylabel="samples", title="correlation with the target")
-    axes[1, 2].legend()
+    if len(arrays) > 1:
+        axes[1, 2].legend()
     figure.suptitle(
         f"{store.manifest.name}: {len(arrays['X'])} samples, {arrays['X'].shape[1]} angles × {arrays['X'].shape[2]} delays"
     )

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from datagen import store as stores
 from datagen.errors import DatagenError, VerificationError
-from datagen.execute import generate, progress_bar
+from datagen.execute import generate
 from datagen.manifest import TOLERANCE, Manifest, ShardRecord, relative_error
 from datagen.place import BucketPath, exists, place
+from datagen.progress import progress_bar
+from datagen.sources import find_sources
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ def verify(
     bad, identical, worst = stores.metadata_faults(path, own), 0, 0.0
     intact = set()
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        with progress_bar(own.plan, progress) as advance:
+        with progress_bar(own.plan.samples, own.name, "samples", progress) as advance:
             for record, wrong in zip(
                 own.shards, pool.map(lambda record: stores.bad_arrays(path, record), own.shards), strict=True
             ):
@@ -92,12 +95,17 @@ def compare(expected: Manifest, found: Manifest) -> Comparison:
 
 
 def regenerate(
-    manifest: Manifest, out: str | os.PathLike[str] | BucketPath, **options: Any
+    manifest: Manifest,
+    out: str | os.PathLike[str] | BucketPath,
+    *,
+    source: str | os.PathLike[str] | None = None,
+    **options: Any,
 ) -> tuple[stores.Store, Comparison]:
     """Make a manifest's data set again and prove that it holds the same samples.
 
     :param manifest: what to make
     :param out: directory of the store, or its URL in a bucket
+    :param source: directory of the files that it was imported from, if it was; they are known by name and digest
     :param options: as of :func:`generate`; the engine is the manifest's unless given
     :returns: the store, and how it compares
     :raises VerificationError: a shard differs by more than 1e-5 relative; the store is dropped
@@ -113,6 +121,8 @@ def regenerate(
     plan = manifest.plan
     existed = exists(place(out)) and not options.get("force")
     options = {"engine": manifest.producer.engine, **options}
+    if source is not None:
+        options["sources"] = find_sources(plan.recipe, Path(source), bool(options.get("progress")))
     store = generate(plan.recipe, out, shard_samples=plan.shard_samples, accept=accept, **options)
     if existed and (bad := verify(store, manifest).bad):
         raise VerificationError(f"{out} was there already and is not {manifest.name}: {bad[0]}; --force makes it anew")

@@ -74,7 +74,7 @@ def test_make_inspect_verify(cli: Cli, tmp_path: Path) -> None:
     verified = cli("verify", "s.zarr")
     assert verified.returncode == 0
     assert "all 2 shards hold the samples of cdl-c-fdd-v1, bit for bit" in verified.stdout
-    assert "triples/s" in verified.stderr
+    assert "samples/s" in verified.stderr
 
 
 def test_manifest_regenerate_and_bad_shards(cli: Cli, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_dry_run_writes_nothing(cli: Cli, tmp_path: Path) -> None:
     assert facts["shards"] == 33
     assert facts["store_bytes"] == (391 + 40 + 79) * 256 * 3 * 8192
     assert facts["worker_bytes"] < 1.5e9
-    assert facts["seconds"] == pytest.approx(130_000 / facts["triples_per_second_per_worker"] / 2)
+    assert facts["seconds"] == pytest.approx(130_000 / facts["samples_per_second_per_worker"] / 2)
     assert "nothing written" in cli("cdl", "--dry-run", "--out", "s.zarr").stdout
     assert os.listdir(tmp_path) == []
 
@@ -175,7 +175,7 @@ BAD = [
     (("--slots", "0"), "slots = 0"),
     (("--slots", "1.5"), "not a valid integer"),
     (("--speed", "-3"), "greater than or equal to 0"),
-    (("--speed", "fast"), "not a speed in m/s nor a range MIN:MAX"),
+    (("--speed", "fast"), "neither a number nor a range MIN:MAX"),
     (("--speed", "9:3"), "runs backwards"),
     (("--crop", "700"), "more than the 667 subcarriers"),
     (("--delay-spread", "0"), "greater than 0"),

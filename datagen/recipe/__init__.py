@@ -13,14 +13,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from datagen.errors import DatagenError
-from datagen.recipe.base import ARRAYS, SPLITS, Recipe, canonical_digest, describe_arrays, explain
+from datagen.recipe.base import ARRAYS, SPLITS, Recipe, SourceFile, canonical_digest, describe_arrays, explain
 from datagen.recipe.cdl import CDLRecipe
+from datagen.recipe.cost2100 import COST2100Recipe
+from datagen.recipe.matfile import MatfileRecipe
 
 __all__ = [
-    "ARRAYS", "RECIPES", "SPLITS", "CDLRecipe", "Recipe", "canonical_digest", "describe_arrays", "explain", "load", "parse",
+    "ARRAYS", "RECIPES", "SPLITS", "CDLRecipe", "COST2100Recipe", "MatfileRecipe", "Recipe", "SourceFile", "canonical_digest",
+    "describe_arrays", "explain", "load", "parse",
 ]  # fmt: skip
 
-RECIPES: dict[str, type[Recipe]] = {"cdl": CDLRecipe}
+RECIPES: dict[str, type[Recipe]] = {"cdl": CDLRecipe, "cost2100": COST2100Recipe, "matfile": MatfileRecipe}
 
 
 def parse(data: object, source: str = "recipe") -> Recipe:

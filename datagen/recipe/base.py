@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -31,6 +31,21 @@ def describe_arrays(recipe: Recipe) -> str:
         row, column, _ = ARRAYS[name]
         by_form.setdefault(f"[sample, {rows} {row}s, {columns} {column}s]", []).append(name)
     return "; ".join(f"{', '.join(names)} {form}" for form, names in by_form.items())
+
+
+class SourceFile(BaseModel):
+    """A file that samples were taken from: what it is, not where it lies."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    file: str = Field(min_length=1, max_length=255, pattern=r"^[^/\x00-\x1f]+$", description="its name, no directory")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the whole file")
+    bytes: int = Field(ge=1, description="its size")
+    version: Literal["5", "7.3"] = Field(description="of the MATLAB file format")
+    variable: str = Field(description="the matrix that was read")
+    rows: int = Field(ge=1, description="of the matrix, one a sample")
+    columns: int = Field(ge=1, description="of the matrix")
+    dtype: Literal["double", "single"] = Field(description="MATLAB class of the matrix")
 
 
 class Recipe(BaseModel):
@@ -71,6 +86,11 @@ class Recipe(BaseModel):
     def arrays(self) -> dict[str, tuple[int, int]]:
         """All arrays of the data set with the shape of one sample, whatever splits hold them."""
         return {name: shape for split in self.splits for name, shape in self.shapes(split).items()}
+
+    @property
+    def sources(self) -> dict[str, SourceFile]:
+        """Files that the samples come from by the part they play; none where samples are simulated."""
+        return {}
 
     @property
     def digest(self) -> str:

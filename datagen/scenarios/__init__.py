@@ -14,10 +14,15 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from datagen.matlab import Matrix
 
+
+Inputs = tuple[tuple[str, "Matrix"], ...]  # where the matrices of a recipe's sources lie, by the part they play
 Batch = Mapping[str, "torch.Tensor"]  # samples: the arrays by name, each complex64 [sample, ...]
 ENGINES: dict[str, dict[str, str]] = {  # scenario -> engine -> where its class is; the first is the default
     "cdl": {"closed-form": "cdl:ClosedForm", "sionna": "cdl_sionna:Sionna"},
+    "cost2100": {"closed-form": "cost2100:ClosedForm"},
+    "matfile": {"matlab": "matfile:Matlab"},
 }
 DEVICES = ("cpu", "cuda")
 
@@ -39,20 +44,25 @@ class Engine(Protocol):
         """The samples of some draws: at least the arrays of their split, on the engine's device."""
 
 
-def make_engine(recipe: Recipe, engine: str | None = None, device: str = "cpu") -> Engine:
+def make_engine(recipe: Recipe, engine: str | None = None, device: str = "cpu", inputs: Inputs = ()) -> Engine:
     """The engine that simulates a recipe.
 
     :param recipe: what to simulate
     :param engine: one of the scenario's :data:`ENGINES`, by default the first, the fastest
     :param device: ``cpu``, ``cuda`` or ``cuda:N``
-    :raises DatagenError: unknown engine, or a device this machine does not have
+    :param inputs: what the recipe's sources hold, where it has any
+    :raises DatagenError: unknown engine, a device this machine does not have, or sources and no inputs
     """
     import torch
 
     name = check_engine(recipe, engine)
     check_device(device)
     module, _, cls = ENGINES[recipe.scenario][name].partition(":")
-    made: Engine = getattr(importlib.import_module(f"datagen.scenarios.{module}"), cls)(recipe, torch.device(device))
+    if recipe.sources.keys() != dict(inputs).keys():
+        raise DatagenError(f"{recipe.label} was imported from files, not simulated; read it from its store")
+    given = (dict(inputs),) if inputs else ()
+    kind = getattr(importlib.import_module(f"datagen.scenarios.{module}"), cls)
+    made: Engine = kind(recipe, torch.device(device), *given)
     return made
 
 

@@ -1,0 +1,167 @@
+"""COST 2100: samples per second against the plain way, and fidelity to the official set, with what the open choices change.
+
+Plain is what one writes first, in numpy: every path at every antenna and subcarrier, transform, crop; from the same paths.
+
+python benchmarks/cost2100.py --out benchmarks/results/cost2100.json --readme README.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+if not __package__:  # run as a file: import from the repository's root, not from this folder
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import datagen
+from benchmarks.tables import put_into
+from datagen import fidelity
+from datagen.plan import CHUNK
+from datagen.scenarios import cost2100, make_engine
+
+VARIANTS: dict[
+    str, dict[str, Any]
+] = {  # choices that the publications leave open, or that a set shared by users may have
+    "default": {},
+    "256 users an environment": {"users_per_environment": 256},
+    "n_c regions that reach the user": {},  # filled in below: the recipe counts regions in their full visibility
+    "LOS 3 dB stronger": {},
+}
+
+
+def variants(environment: str) -> dict[str, datagen.COST2100Recipe]:
+    """Recipes to compare, by name."""
+    base = datagen.COST2100Recipe(environment=environment)  # type: ignore[arg-type]
+    share = (1 - base.vr_transition_m / base.vr_radius_m) ** 2
+    changes = {
+        **VARIANTS,
+        "n_c regions that reach the user": {"visible_clusters": base.visible_clusters * share},
+        "LOS 3 dB stronger": {"los_factor_db": base.los_factor_db + 3},
+    }
+    return {name: base.model_copy(update=change) for name, change in changes.items()}
+
+
+def plain(recipe: datagen.COST2100Recipe, samples: int) -> Callable[[], int]:
+    engine = cost2100.ClosedForm(recipe, torch.device("cpu"))
+    f = recipe.lowest_frequency_mhz * 1e6 + np.arange(recipe.subcarriers) * recipe.spacing_khz * 1e3
+    antenna = np.arange(recipe.antennas)[:, None]
+
+    def run() -> int:
+        found = cost2100.paths(recipe, engine.draw("train", range(samples)).to(torch.device("cpu")))
+        for i in range(samples):
+            own = found.sample == i
+            delay, cosine, amplitude = (
+                np.concatenate([part[own].flatten().numpy(), one[i : i + 1].numpy()])
+                for part, one in (
+                    (found.delay_s, found.los_delay_s),
+                    (found.cos_ue, -found.los_cos_bs),
+                    (found.amplitude, found.los_amplitude),
+                )
+            )
+            h = (np.exp(-1j * np.pi * antenna * cosine) * amplitude) @ np.exp(-2j * np.pi * np.outer(delay, f))
+            x = np.fft.fftshift(np.fft.fft(np.fft.ifft(h, axis=1)[:, : recipe.crop_taps], axis=0), axes=0)
+            x *= 0.5 / np.abs(x).max()
+        return samples
+
+    return run
+
+
+def closed_form(recipe: datagen.COST2100Recipe) -> Callable[[], int]:
+    engine = make_engine(recipe)
+
+    def run() -> int:
+        return len(engine(engine.draw("train", range(CHUNK)))["X"])
+
+    return run
+
+
+def rate(run: Callable[[], int], seconds: float) -> float:
+    """Samples per second of processor time, after a warm-up."""
+    run()
+    start, done = time.process_time(), 0
+    while time.process_time() - start < seconds:
+        done += run()
+    return done / (time.process_time() - start)
+
+
+def measure(seconds: float, samples: int) -> dict[str, Any]:
+    """Speeds of both ways and fidelity of every variant, by environment."""
+    results: dict[str, Any] = {"samples": samples, "torch": torch.__version__, "environments": {}}
+    for environment in fidelity.OFFICIAL:
+        recipes = variants(environment)
+        slow, fast = rate(plain(recipes["default"], 8), seconds), rate(closed_form(recipes["default"]), seconds)
+        found = {}
+        for name, recipe in recipes.items():
+            x = torch.cat([batch["X"] for batch in datagen.sample(recipe, range(samples))]).numpy()
+            found[name] = fidelity.compare(recipe, x)
+        results["environments"][environment] = {
+            "plain_samples_per_second": slow,
+            "samples_per_second": fast,
+            "ratio": fast / slow,
+            "variants": found,
+        }
+    return results
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The table of the README."""
+    rows = {
+        "mean_energy": "mean energy, peak 0.5",
+        "mean_delay_taps": "mean delay [taps]",
+        "rms_delay_taps": "RMS delay [taps]",
+        "energy_in_strongest_cells": "energy in 32, 64, 128 cells",
+        "energy_in_strongest_taps": "energy in 1, 2, 4, 8 taps",
+        "strongest_tap_5_to_95_percent": "strongest tap, 5–95 %",
+    }
+    lines = []
+    for environment, found in results["environments"].items():
+        lines += [
+            f"| {environment} | {' | '.join(found['variants'])} | official |",
+            "|---" * (len(found["variants"]) + 2) + "|",
+        ]
+        official = next(iter(found["variants"].values()))["official"]
+        for key, words in rows.items():
+            values = [variant["measured"][key] for variant in found["variants"].values()]
+            lines.append(f"| {words} | {' | '.join(map(_show, [*values, official.get(key)]))} |")
+        lines.append("")
+    speeds = "; ".join(
+        f"{environment} {found['samples_per_second']:,.0f} samples/s, {found['ratio']:.0f} times the plain way".replace(
+            ",", " "
+        )
+        for environment, found in results["environments"].items()
+    )
+    return "\n".join([*lines, f"{results['samples']} samples each. One core: {speeds}.", ""])
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(_show, value))
+    return "" if value is None else f"{value:.3g}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/cost2100.json"))
+    parser.add_argument("--seconds", type=float, default=10, help="measuring time of each speed")
+    parser.add_argument("--samples", type=int, default=4096, help="samples that fidelity is measured on")
+    parser.add_argument("--readme", type=Path, help="put the table into this file")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    results = measure(arguments.seconds, arguments.samples)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+    print(markdown(results))
+    if arguments.readme is not None:
+        put_into(arguments.readme, "benchmarks/cost2100.py", markdown(results))
+
+
+if __name__ == "__main__":
+    main()

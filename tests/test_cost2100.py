@@ -1,0 +1,322 @@
+"""COST 2100: the closed form against its own paths, each step against its law, and the recipe."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import datagen
+from datagen import COST2100Recipe, DatagenError
+from datagen.angular_delay import to_angular_delay, to_spatial_frequency
+from datagen.recipe import parse
+from datagen.scenarios import cost2100
+
+CPU = torch.device("cpu")
+
+
+def small(**changes: object) -> COST2100Recipe:
+    return COST2100Recipe.model_validate({"train": 600, "val": 40, "test": 0, "seed": 7, **changes})
+
+
+def drawn(recipe: COST2100Recipe, n: int) -> tuple[cost2100.Draws, cost2100.Paths]:
+    draws = cost2100.draw(recipe, "train", range(n)).to(CPU)
+    return draws, cost2100.paths(recipe, draws)
+
+
+def response(recipe: COST2100Recipe, found: datagen.Multipath) -> NDArray[np.complex128]:
+    """Step 11 written out: every path at every antenna and subcarrier."""
+    azimuth = found.azimuth_ue_rad if recipe.convention == "official" else found.azimuth_bs_rad
+    f = recipe.lowest_frequency_mhz * 1e6 + np.arange(recipe.subcarriers) * recipe.spacing_khz * 1e3
+    steering = np.exp(-1j * np.pi * np.arange(recipe.antennas)[:, None] * np.cos(azimuth))
+    result: NDArray[np.complex128] = (steering * found.amplitude) @ np.exp(-2j * np.pi * np.outer(found.delay_s, f))
+    return result
+
+
+# the closed form -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"environment": "indoor"},
+        {"line_of_sight": "nlos", "paths_per_cluster": 5},
+        {"convention": "physical"},
+        {"convention": "physical", "environment": "indoor", "path_loss": "free-space"},
+        {"antennas": 7, "subcarriers": 64, "crop_taps": 64, "keep_band": 64, "convention": "physical"},
+        {"antennas": 8, "subcarriers": 33, "crop_taps": 5, "keep_band": 3},
+        {"users_per_environment": 3, "environment": "indoor", "keep_band": 20},
+    ],
+)
+def test_samples_are_the_transform_of_their_paths(changes: dict[str, object]) -> None:
+    recipe = small(**changes)
+    batch = {name: array.numpy() for name, array in next(datagen.sample(recipe, range(3), "val")).items()}
+    for i in range(3):
+        h = response(recipe, datagen.multipath(recipe, i, "val"))
+        if recipe.convention == "official":
+            x = np.fft.fftshift(np.fft.fft(np.fft.ifft(h, axis=1)[:, : recipe.crop_taps], axis=0), axes=0)
+            scale = 0.5 / np.abs(x).max()
+        else:
+            x, scale = to_angular_delay(h, recipe.crop_taps), 1.0
+        assert np.linalg.norm(batch["X"][i] - scale * x) < 1e-5 * np.linalg.norm(scale * x)
+        if recipe.keep_band:
+            expected = scale * h[:, : recipe.keep_band]
+            assert np.linalg.norm(batch["H"][i] - expected) < 1e-5 * np.linalg.norm(expected)
+
+
+def test_official_samples_are_what_the_csinet_files_hold() -> None:
+    """Peak 0.5, and the first 125 of 257 frequencies come back from the crop as CsiNet's own test code does it."""
+    recipe = small(environment="indoor", keep_band=125)
+    batch = next(datagen.sample(recipe, range(50), batch_size=50))
+    x, h = batch["X"].numpy(), batch["H"].numpy()
+    np.testing.assert_allclose(np.abs(x).max(axis=(1, 2)), 0.5, rtol=1e-5)
+    full_band = np.fft.fft(np.concatenate([x, np.zeros((50, 32, 257 - 32))], 2), axis=2)[:, :, :125]
+    angle = np.fft.fftshift(np.fft.fft(h, axis=1), axes=1)
+    rho = np.abs((full_band.conj() * angle).sum(1)) / (
+        np.linalg.norm(full_band, axis=1) * np.linalg.norm(angle, axis=1)
+    )
+    assert rho.mean() > 0.98  # what the crop drops is little indoors
+
+
+def test_physical_samples_undo_to_the_band() -> None:
+    recipe = small(convention="physical", environment="indoor", keep_band=1024, subcarriers=1024, train=4, val=0)
+    batch = next(datagen.sample(recipe, range(4)))
+    back = to_spatial_frequency(batch["X"], 1024)
+    inner = (back.conj() * batch["H"]).sum(1).abs()
+    rho = inner / (torch.linalg.norm(back, dim=1) * torch.linalg.norm(batch["H"], dim=1))
+    assert float(rho.mean()) > 0.97  # what leaks before the first tap is dropped
+
+
+@pytest.mark.parametrize("size", [32, 257, 5])
+def test_dirichlet_kernel(size: int) -> None:
+    points = torch.arange(min(size, 32), dtype=torch.float64)
+    kernel = cost2100.DirichletKernel(size, points, CPU)
+    t = torch.cat(
+        [torch.linspace(-3.0 * size, 4.0 * size, 997, dtype=torch.float64), torch.arange(-5.0, 40.0).double()]
+    )
+    arguments, numerator = kernel.shift(t)
+    x = points - t[:, None]
+    x = torch.where((x - x.round()).abs() < 1e-9, x + 1e-9, x)
+    expected = torch.sin(math.pi * x) / (size * torch.sin(math.pi * x / size))
+    torch.testing.assert_close(kernel(*arguments) * numerator[:, None], expected.float(), rtol=1e-4, atol=2e-6)
+
+
+# the steps -------------------------------------------------------------------------------------------------------------------
+
+
+def test_users_stand_where_the_recipe_says() -> None:
+    recipe = small(train=4000)
+    users = drawn(recipe, 4000)[1].user_m
+    assert 80 <= users.abs().min() < 82
+    assert 198 < users.abs().max() <= 200
+    assert float((users[:, 0] < 0).double().mean()) == pytest.approx(0.5, abs=0.03)
+    assert float((users[:, 1] < 0).double().mean()) == 0
+
+
+def test_visibility_regions_are_as_many_as_a_uniform_cell_shows() -> None:
+    recipe = small(environment="indoor", train=3000)
+    draws, _ = drawn(recipe, 3000)
+    far = torch.bincount(draws.sample[(draws.local == cost2100.TWIN) & (draws.sample < 3000)], minlength=3000).double()
+    mean = recipe.visibility_regions * (recipe.vr_radius_m / recipe.cell_radius_m) ** 2
+    assert recipe.visibility_regions == round(3.8 * (30 / 1.72) ** 2)
+    assert float(far.mean()) == pytest.approx(mean, rel=0.03)
+    assert float(far.var()) == pytest.approx(mean, rel=0.15)  # binomial with rare successes
+    assert far.min() >= 1
+
+
+def test_region_gain_falls_smoothly_through_its_transition() -> None:
+    gain = cost2100.vr_gain(torch.tensor([0.0, 16.0, 32.8]), 32.8, 16.8, 1.05)
+    assert float(gain[1]) == 0.5
+    assert gain[0] > 0.96
+    assert 0 < gain[2] < 0.04
+
+
+def test_shared_environments_show_the_same_clusters() -> None:
+    alone, shared = (
+        small(train=400),
+        small(train=400, users_per_environment=200, ue_x_m=(100.0, 110.0), ue_y_m=(100.0, 110.0)),
+    )
+    shared = COST2100Recipe.model_validate({**shared.model_dump(), "mirrored_share": 0.0})
+    draws, _ = drawn(shared, 400)
+    far = draws.local == cost2100.TWIN
+
+    def of(samples: range) -> set[float]:
+        rows = far & (draws.sample >= samples.start) & (draws.sample < samples.stop)
+        return set(draws.uniform[rows, cost2100.DISTANCE].tolist())
+
+    assert len(of(range(1)) & of(range(1, 200))) > 15
+    assert not of(range(200)) & of(range(200, 400))
+    counts = [
+        torch.bincount(d.sample[d.local == cost2100.TWIN])[:400].double().mean() for d in (draws, drawn(alone, 400)[0])
+    ]
+    assert float(counts[0]) == pytest.approx(float(counts[1]), rel=0.15)
+
+
+def test_cluster_draws_are_correlated_log_normals() -> None:
+    recipe = small(line_of_sight="nlos", train=600)
+    draws, found = drawn(recipe, 600)
+    user = found.user_m[draws.sample.clamp(max=599)]
+    c = cost2100.clusters(recipe, draws, user, 1.05)
+    twin = (c.kind == cost2100.TWIN) & (draws.sample < 600)
+    assert float(
+        (c.kind == cost2100.SINGLE).double().sum() / (c.kind <= cost2100.SINGLE).double().sum()
+    ) == pytest.approx(0.2, abs=0.02)
+    delay, shadow = 10 * c.along[twin].log10(), 10 * c.shadow[twin].log10()
+    assert float(10 ** (delay.median() / 10)) == pytest.approx(317e-9 * 299792458 / 2, rel=0.05)
+    assert float(delay.std()) == pytest.approx(2.5, rel=0.05)
+    assert float(shadow.std()) == pytest.approx(2.27, rel=0.05)
+    half_spread = 10 * (2 * torch.atan(c.across[twin] / torch.hypot(c.bs_x, c.bs_y)[twin])).log10()
+    assert float(half_spread.std()) == pytest.approx(2.02, rel=0.05)
+    correlation = torch.corrcoef(torch.stack([delay, half_spread, shadow]))
+    assert float(correlation[0, 1]) == pytest.approx(0.9, abs=0.02)
+    assert float(correlation[0, 2]) == pytest.approx(-0.1, abs=0.05)
+
+
+def test_twins_have_the_same_width_seen_from_both_sides_and_link_delays() -> None:
+    recipe = small(train=600)
+    draws, found = drawn(recipe, 600)
+    user = found.user_m[draws.sample.clamp(max=599)]
+    c = cost2100.clusters(recipe, draws, user, 1.05)
+    twin, single = c.kind == cost2100.TWIN, c.kind == cost2100.SINGLE
+    link = c.link_delay_s[twin] * 1e9
+    assert float(link.min()) >= 47.9
+    assert float(link.mean()) == pytest.approx(47.9 + 854, rel=0.05)
+    assert float(c.link_delay_s[~twin].abs().max()) == 0
+    torch.testing.assert_close(c.bs_x[single], c.ue_x[single])
+    assert float((c.bs_x[twin] - c.ue_x[twin]).abs().median()) > 50
+    turn = (
+        torch.remainder(c.azimuth_bs[twin] - torch.atan2(user[twin, 1], user[twin, 0]) + math.pi, 2 * math.pi) - math.pi
+    )
+    assert float(torch.rad2deg(turn).mean()) == pytest.approx(43, abs=4)
+    assert float(torch.rad2deg(turn).std()) == pytest.approx(39, rel=0.1)
+
+
+def test_local_clusters_lie_round_their_station() -> None:
+    recipe = small(environment="indoor", train=200)
+    draws, found = drawn(recipe, 200)
+    user = found.user_m[draws.sample.clamp(max=199)]
+    c = cost2100.clusters(recipe, draws, user, 0.0566)
+    for kind, x, y in (
+        (cost2100.LOCAL_UE, user[:, 0], user[:, 1]),
+        (cost2100.LOCAL_BS, 0 * user[:, 0], 0 * user[:, 1]),
+    ):
+        rows = (c.kind == kind) & (draws.sample < 200)
+        assert int(rows.sum()) == 200
+        assert float(torch.hypot(c.ue_x - x, c.ue_y - y)[rows].max()) == 0
+        excess = (found.delay_s[rows] - found.los_delay_s[draws.sample[rows]][:, None]) * 1e9
+        assert excess.min() >= 0
+        assert 0 < float(excess.mean()) < 3  # a few metres of spread at most
+    power = found.amplitude.abs().square().sum(1)
+    local = (c.kind >= cost2100.LOCAL_UE) & (draws.sample < 200)
+    torch.testing.assert_close(
+        power[local], torch.ones(400, dtype=torch.float64)
+    )  # no shadow fading indoors, no attenuation
+    assert float(power[draws.sample == 200].abs().sum()) == 0  # rows that only pad the table
+
+
+def test_power_falls_with_excess_delay_down_to_the_cut_off() -> None:
+    recipe = COST2100Recipe()
+    los = torch.tensor([0.5], dtype=torch.float64)
+    near, far, beyond = (
+        float(cost2100.attenuation(recipe, torch.tensor([d], dtype=torch.float64), los)) for d in (0.5, 1.5, 50.0)
+    )
+    assert near == 1
+    assert far == pytest.approx(10**-1.21)  # 12.1 dB for each microsecond
+    assert beyond == pytest.approx(10 ** (-1.21 * 1.9))
+
+
+def test_line_of_sight_has_its_factor_and_its_region() -> None:
+    recipe = small(train=3000, ue_x_m=(0.0, 400.0), ue_y_m=(0.0, 10.0))
+    _, found = drawn(recipe, 3000)
+    scattered = torch.zeros(3001, dtype=torch.float64).index_add_(
+        0, found.sample, found.amplitude.abs().square().sum(1)
+    )[:3000]
+    k_db = 10 * torch.log10(found.los_amplitude.square() / scattered)
+    distance = torch.hypot(*found.user_m.T)
+    inside, outside = distance < 150, distance > 351
+    assert float(k_db[inside].median()) == pytest.approx(-4.7, abs=0.3)
+    assert float(k_db[inside].std()) == pytest.approx(2.0, rel=0.1)
+    assert float(found.los_amplitude[outside].max()) == 0
+    assert float(drawn(small(line_of_sight="nlos"), 20)[1].los_amplitude.max()) == 0
+    _, loss = drawn(small(train=3000, ue_x_m=(0.0, 400.0), ue_y_m=(0.0, 10.0), path_loss="free-space"), 3000)
+    gain = loss.los_amplitude[inside] / found.los_amplitude[inside]
+    wavelength = 299792458 / 285e6
+    torch.testing.assert_close(gain, wavelength / (4 * math.pi * distance[inside].clamp(min=wavelength)))
+
+
+def test_multipath_lists_what_a_sample_is_made_of() -> None:
+    recipe = small()
+    found = datagen.multipath(recipe, 3)
+    assert found.kind[0] == "los"
+    assert found.delay_s[0] == pytest.approx(math.hypot(*found.user_m) / 299792458)
+    assert set(found.kind[1:]) <= {"twin", "single", "local-ue"}
+    assert (np.diff(found.delay_s[1:]) >= 0).all()
+    assert len(found.kind) == 1 + 27 * (found.cluster.max() + 1)
+    with pytest.raises(DatagenError, match="no sample 600 in train; it has 600"):
+        datagen.multipath(recipe, 600)
+
+
+# draws, recipe ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes", [{"environment": "indoor"}, {}, {"environment": "indoor", "users_per_environment": 5}]
+)
+def test_order_batches_and_neighbours_do_not_matter(changes: dict[str, object]) -> None:
+    recipe = small(train=300, **changes)
+    order = np.random.default_rng(0).permutation(300)
+    straight = torch.cat([batch["X"] for batch in datagen.sample(recipe, range(300))])
+    shuffled = torch.cat([batch["X"] for batch in datagen.sample(recipe, order, batch_size=77)])
+    assert torch.equal(straight[order], shuffled)
+    assert torch.equal(next(datagen.sample(recipe, [299]))["X"][0], straight[299])
+    assert not torch.equal(next(datagen.sample(recipe, range(4), "val"))["X"], straight[:4])
+
+
+def test_streamed_samples_follow_the_law_of_the_indexed_ones() -> None:
+    recipe = small(environment="indoor")
+    indexed = next(datagen.sample(recipe, range(3000), batch_size=3000))["X"]
+    streamed = torch.cat([b["X"] for b in itertools.islice(datagen.stream(recipe, 1000, seed=1), 3)])
+    profile = [array.abs().square().mean((0, 1))[:6] for array in (indexed, streamed)]
+    torch.testing.assert_close(profile[0], profile[1], rtol=0.15, atol=1e-4)
+    with pytest.raises(DatagenError, match="users_per_environment 1"):
+        next(datagen.stream(small(users_per_environment=2)))
+
+
+def test_recipe_takes_the_parameters_of_its_scenario() -> None:
+    outdoor, indoor, nlos = COST2100Recipe(), COST2100Recipe(environment="indoor"), COST2100Recipe(line_of_sight="nlos")
+    assert [r.label for r in (outdoor, indoor, nlos)] == [
+        "cost2100-outdoor-v1",
+        "cost2100-indoor-v1",
+        "cost2100-outdoor-nlos-v1",
+    ]
+    assert [r.paths_per_cluster for r in (outdoor, indoor, nlos)] == [27, 3, 48]
+    assert outdoor.splits == {"train": 100_000, "val": 30_000, "test": 20_000}
+    assert outdoor.arrays == {"X": (32, 32)}
+    assert COST2100Recipe(keep_band=125).arrays == {"X": (32, 32), "H": (32, 125)}
+    physical = COST2100Recipe(convention="physical")
+    assert (physical.subcarriers, physical.ue_x_m) == (1024, (-200.0, 200.0))
+    assert COST2100Recipe(environment="indoor", vr_radius_m=3.0).vr_radius_m == 3.0
+    assert parse(indoor.model_dump(mode="json")) == indoor
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"environment": "indoor", "line_of_sight": "nlos"}, "no indoor parameter set"),
+        ({"environment": "moon"}, "'outdoor' or 'indoor'"),
+        ({"keep_band": 300}, "at most 257"),
+        ({"vr_transition_m": 40.0}, "not less than vr_radius_m"),
+        ({"vr_radius_m": 600.0}, "more than cell_radius_m"),
+        ({"ue_x_m": [3.0, 1.0]}, "runs backwards"),
+        ({"spread_correlation": -0.9}, "no correlation"),
+    ],
+)
+def test_bad_fields_are_one_line(fields: dict[str, object], words: str) -> None:
+    with pytest.raises(DatagenError, match=words) as error:
+        parse({"scenario": "cost2100", **fields})
+    assert "\n" not in str(error.value)
