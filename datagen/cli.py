@@ -17,6 +17,7 @@ from datagen.errors import DatagenError, Interrupted
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
+    from datagen.place import Place
     from datagen.plan import Plan
     from datagen.store import Store
 
@@ -63,7 +64,18 @@ def cli() -> None:
     """
 
 
-_OUT = click.option("--out", required=True, type=click.Path(path_type=Path), help="directory of the store to make")
+class _Place(click.ParamType[Any, Any]):
+    """A path, or the URL of a place in a bucket."""
+
+    name = "PATH|URL"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from datagen.place import place
+
+        return place(value)
+
+
+_OUT = click.option("--out", required=True, type=_Place(), help="directory of the store to make, or s3://BUCKET/NAME")
 _JSON = click.option("--json", "as_json", is_flag=True, help="print the result as JSON")
 _QUIET = click.option("--quiet", is_flag=True, help="no progress bar, no closing words")
 _WORKERS = click.option(
@@ -170,7 +182,7 @@ def _scenario_command(scenario: str) -> click.Command:
     @_JSON
     @_QUIET
     def command(
-        out: Path, recipe_file: Path | None, workers: int | None, scheduler: str | None, engine: str | None, device: str,
+        out: Place, recipe_file: Path | None, workers: int | None, scheduler: str | None, engine: str | None, device: str,
         shard_samples: int | None, force: bool, dry_run: bool, as_json: bool, quiet: bool, **fields: Any,
     ) -> None:  # fmt: skip
         from datagen.plan import SHARD, Plan
@@ -189,8 +201,9 @@ def _scenario_command(scenario: str) -> click.Command:
             _print_dry_run(plan, workers, scheduler, engine, device, out, as_json)
             return
         from datagen.execute import generate
+        from datagen.place import exists
 
-        start, existed = time.perf_counter(), os.path.lexists(out) and not force
+        start, existed = time.perf_counter(), exists(out) and not force
         store = generate(
             recipe, out, workers=workers, scheduler=scheduler, engine=engine, device=device,
             shard_samples=plan.shard_samples, force=force, progress=not quiet,
@@ -218,14 +231,15 @@ def _print_made(store: Store, existed: bool, seconds: float, as_json: bool, quie
 
 
 def _print_dry_run(
-    plan: Plan, workers: int, scheduler: str | None, engine: str | None, device: str, out: Path, as_json: bool
+    plan: Plan, workers: int, scheduler: str | None, engine: str | None, device: str, out: Place, as_json: bool
 ) -> None:
     import shutil
 
-    from datagen.execute import check_memory, estimate_rate, resolve
+    from datagen.execute import check_memory, check_objects, estimate_rate, resolve
     from datagen.recipe import describe_arrays
 
     path = resolve(out)
+    check_objects(plan, path)
     if scheduler is None:
         check_memory(plan, workers)
     rate = estimate_rate(plan, engine, device)
@@ -233,14 +247,14 @@ def _print_dry_run(
         "name": plan.recipe.label, "recipe_digest": plan.recipe.digest, "samples": plan.recipe.splits,
         "arrays": {name: list(shape) for name, shape in plan.recipe.arrays.items()},
         "shards": plan.shard_count, "shard_samples": plan.shard_samples, "store_bytes": plan.store_bytes,
-        "free_bytes": shutil.disk_usage(path.parent).free,
+        "free_bytes": shutil.disk_usage(path.parent).free if isinstance(path, Path) else None,
         "workers": None if scheduler else workers, "worker_bytes": plan.worker_bytes,
         "samples_per_second_per_worker": rate, "seconds": None if scheduler else plan.samples / rate / max(workers, 1),
     }  # fmt: skip
     if as_json:
         click.echo(json.dumps(facts, allow_nan=False))
         return
-    free = f", {facts['free_bytes'] / 1e9:.1f} GB free"
+    free = "" if facts["free_bytes"] is None else f", {facts['free_bytes'] / 1e9:.1f} GB free"
     click.echo(f"{plan.recipe.label} ({plan.recipe.digest})")
     click.echo(f"samples  {', '.join(f'{n} {split}' for split, n in plan.recipe.splits.items())}")
     click.echo(f"arrays   {describe_arrays(plan.recipe)}, complex64")
@@ -282,15 +296,16 @@ _FILE = click.Path(path_type=Path)
 @_QUIET
 def import_(
     files: tuple[Path, ...], train: Path | None, val: Path | None, test: Path | None, full: Path | None,
-    environment: str | None, name: str, dataset_version: int, out: Path, workers: int | None, scheduler: str | None,
+    environment: str | None, name: str, dataset_version: int, out: Place, workers: int | None, scheduler: str | None,
     shard_samples: int | None, force: bool, dry_run: bool, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     from datagen.execute import resolve
     from datagen.importing import survey
+    from datagen.place import exists
     from datagen.plan import SHARD, Plan
 
     resolve(out)
-    start, existed = time.perf_counter(), os.path.lexists(out) and not force
+    start, existed = time.perf_counter(), exists(out) and not force
     said = {part: path for part, path in {"train": train, "val": val, "test": test, "full": full}.items() if path}
     found = survey(
         files, parts=said, environment=environment, name=name, dataset_version=dataset_version, progress=not quiet
@@ -321,7 +336,7 @@ def import_(
 
 
 @cli.command(help=COMMANDS["inspect"])
-@click.argument("store_path", metavar="STORE", type=click.Path(path_type=Path))
+@click.argument("store_path", metavar="STORE", type=_Place())
 @_JSON
 @click.option(
     "--plot",
@@ -333,7 +348,7 @@ def import_(
 @click.option("--paths", "index", type=int, metavar="SAMPLE", help="list the paths behind a sample of a COST 2100 set")
 @click.option("--split", default="train", show_default=True, help="split of that sample")
 def inspect(
-    store_path: Path, as_json: bool, picture: Path | None, compare: bool, index: int | None, split: str
+    store_path: Place, as_json: bool, picture: Path | None, compare: bool, index: int | None, split: str
 ) -> None:
     from datagen import report
     from datagen.store import open_store
@@ -360,7 +375,7 @@ def inspect(
 
 
 @cli.command(help=COMMANDS["verify"])
-@click.argument("store_path", metavar="STORE", type=click.Path(path_type=Path))
+@click.argument("store_path", metavar="STORE", type=_Place())
 @click.option(
     "--manifest",
     "manifest_file",
@@ -369,7 +384,7 @@ def inspect(
 )
 @_JSON
 @_QUIET
-def verify(store_path: Path, manifest_file: Path | None, as_json: bool, quiet: bool) -> None:
+def verify(store_path: Place, manifest_file: Path | None, as_json: bool, quiet: bool) -> None:
     from datagen import verification
     from datagen.manifest import Manifest
     from datagen.store import open_store
@@ -418,14 +433,15 @@ def verify(store_path: Path, manifest_file: Path | None, as_json: bool, quiet: b
 @_JSON
 @_QUIET
 def regenerate(
-    manifest_file: Path, out: Path, workers: int | None, scheduler: str | None, engine: str | None, source: Path | None,
+    manifest_file: Path, out: Place, workers: int | None, scheduler: str | None, engine: str | None, source: Path | None,
     device: str, force: bool, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     from datagen import verification
     from datagen.manifest import TOLERANCE, Manifest
+    from datagen.place import exists
 
     manifest = Manifest.load(manifest_file)
-    start, existed = time.perf_counter(), os.path.lexists(out) and not force
+    start, existed = time.perf_counter(), exists(out) and not force
     workers = _default_workers(scheduler, len(manifest.shards)) if workers is None else workers
     options = {"engine": engine} if engine else {}
     store, same = verification.regenerate(
@@ -457,16 +473,16 @@ def regenerate(
 
 
 @cli.command(help=COMMANDS["manifest"])
-@click.argument("source", metavar="STORE|MANIFEST", type=click.Path(path_type=Path))
+@click.argument("source", metavar="STORE|MANIFEST", type=_Place())
 @click.option("--croissant", "as_croissant", is_flag=True, help="as MLCommons Croissant JSON-LD")
 @click.option("--out", type=click.Path(path_type=Path), help="write it to a file instead")
-def manifest(source: Path, as_croissant: bool, out: Path | None) -> None:
+def manifest(source: Place, as_croissant: bool, out: Path | None) -> None:
     from datagen.croissant import croissant
-    from datagen.ledger import put_atomically
     from datagen.manifest import Manifest
+    from datagen.place import put_atomically
     from datagen.store import open_store
 
-    found = Manifest.load(source) if source.is_file() else open_store(source).manifest
+    found = Manifest.load(source) if isinstance(source, Path) and source.is_file() else open_store(source).manifest
     text = json.dumps(croissant(found), indent=1) + "\n" if as_croissant else found.to_json()
     if out is None:
         click.echo(text, nl=False)
@@ -483,15 +499,16 @@ def manifest(source: Path, as_croissant: bool, out: Path | None) -> None:
 @click.option(
     "--directory",
     default=".",
-    type=click.Path(path_type=Path),
-    help="where the store will be; every worker must see it  [default: here]",
+    type=_Place(),
+    help="where the store will be, or s3://BUCKET/NAME; every worker must see it  [default: here]",
 )
 @_JSON
-def cluster_check(address: str, directory: Path, as_json: bool) -> None:
+def cluster_check(address: str, directory: Place, as_json: bool) -> None:
     from datagen.cluster import check_workers, connect
 
+    directory = directory.absolute() if isinstance(directory, Path) else directory
     with connect(0, address) as client:
-        rows = check_workers(client, directory.absolute())
+        rows = check_workers(client, directory)
     if as_json:
         click.echo(json.dumps(rows))
         return
@@ -499,7 +516,7 @@ def cluster_check(address: str, directory: Path, as_json: bool) -> None:
         click.echo(
             f"{row['address']}  {row['host']}  datagen {row['datagen']}, torch {row['torch']}, zarr {row['zarr']}"
         )
-    click.echo(f"{len(rows)} workers can write {directory.absolute()}: use --scheduler {address}")
+    click.echo(f"{len(rows)} workers can write {directory}: use --scheduler {address}")
 
 
 def _stop(signum: int, frame: object) -> NoReturn:

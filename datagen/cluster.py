@@ -7,11 +7,11 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from datagen.errors import DatagenError
 from datagen.manifest import Producer
+from datagen.place import BucketPath, Place, place, writable
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -28,7 +28,7 @@ def run_tasks(
     items: Sequence[Item],
     workers: int,
     scheduler: str | None,
-    directory: Path,
+    directory: Place,
 ) -> Iterator[Result]:
     """Results of a function over items as they come.
 
@@ -99,12 +99,12 @@ def _probe(directory: str) -> dict[str, Any]:
     producer = Producer.here("", "")
     return {
         "host": socket.gethostname(), "pid": os.getpid(), **producer.model_dump(include=VERSIONS),
-        "writable": os.access(directory, os.W_OK) and os.path.isdir(directory),
+        "writable": writable(place(directory)),
     }  # fmt: skip
 
 
-def check_workers(client: Client, directory: Path) -> list[dict[str, Any]]:
-    """Ask every worker whether it can do the job: the directory in sight, and the client's versions.
+def check_workers(client: Client, directory: Place) -> list[dict[str, Any]]:
+    """Ask every worker whether it can do the job: the directory or bucket in sight, and the client's versions.
 
     :returns: one row a worker
     :raises DatagenError: there is no worker, or one cannot do it
@@ -120,9 +120,12 @@ def check_workers(client: Client, directory: Path) -> list[dict[str, Any]]:
     here = _probe(str(directory))
     for row in rows:
         if not row["writable"]:
-            raise DatagenError(
-                f"worker {row['address']} on {row['host']} cannot write {directory}; all workers must share that file system"
+            advice = (
+                "start all workers with the bucket's environment, such as AWS_ACCESS_KEY_ID"
+                if isinstance(directory, BucketPath)
+                else "all workers must share that file system"
             )
+            raise DatagenError(f"worker {row['address']} on {row['host']} cannot write {directory}; {advice}")
         differing = [f"{key} {row[key]} (here {here[key]})" for key in sorted(VERSIONS) if row[key] != here[key]]
         if differing:
             raise DatagenError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import math
 import os
 import shutil
 import tempfile
@@ -20,7 +21,8 @@ from datagen.cluster import run_tasks
 from datagen.errors import DatagenError, Interrupted, VerificationError
 from datagen.ledger import Ledger
 from datagen.manifest import Manifest, Producer, ShardRecord, creation_time
-from datagen.plan import CHUNK, SHARD, Plan, Shard
+from datagen.place import LARGEST_COPY, BucketError, BucketPath, Place, check, exists, place
+from datagen.plan import BYTES_PER_CELL, CHUNK, SHARD, Plan, Shard
 from datagen.progress import progress_bar
 from datagen.recipe import Recipe
 from datagen.scenarios import Inputs, check_device, check_engine, make_engine
@@ -32,7 +34,7 @@ from datagen.sources import Source, laid_out
 class Job:
     """What is made, where and how: all that a worker needs to know."""
 
-    out: Path
+    out: Place
     plan: Plan
     engine: str
     device: str
@@ -96,13 +98,13 @@ def write_shard(task: tuple[Job, Shard, ShardRecord | None]) -> ShardRecord | Fa
         return Failure(shard, f"{type(error).__name__}: {error}")
     except (MemoryError, RuntimeError) as error:  # torch raises RuntimeError when memory runs out
         return Failure(shard, f"{type(error).__name__}: {error}")
-    except VerificationError as error:
+    except (VerificationError, BucketError) as error:
         return Failure(shard, str(error))
 
 
 def generate(
     recipe: Recipe,
-    out: str | os.PathLike[str],
+    out: str | os.PathLike[str] | BucketPath,
     *,
     workers: int = 0,
     scheduler: str | None = None,
@@ -117,10 +119,10 @@ def generate(
     """Simulate a recipe into a store. Given again, it goes on where an earlier run stopped; a finished store is left alone.
 
     :param recipe: what to simulate
-    :param out: directory of the store; work in progress lies beside it in ``OUT.wip``
+    :param out: directory of the store, or its URL in a bucket; work in progress lies beside it in ``OUT.wip``
     :param workers: local Dask workers, one process each; 0 works in this process. With workers, a script needs the usual
         ``if __name__ == "__main__":`` guard
-    :param scheduler: address of a running Dask cluster that sees the same file system; takes precedence over ``workers``
+    :param scheduler: address of a running Dask cluster that sees the same file system or bucket; takes precedence over ``workers``
     :param engine: one of the scenario's engines (:data:`datagen.scenarios.ENGINES`), by default the fastest
     :param device: ``cpu`` or ``cuda``
     :param shard_samples: samples of a shard, a multiple of 256
@@ -129,7 +131,7 @@ def generate(
     :param sources: the files that the recipe imports, where it does: see :func:`datagen.sources.find_sources`
     :param accept: called with the manifest before the store is put in place; what it raises drops the store
     :returns: the opened store
-    :raises DatagenError: bad input, another recipe at ``out``, full disk, unreachable scheduler, workers that died
+    :raises DatagenError: bad input, another recipe at ``out``, full disk, unreachable scheduler or bucket, workers that died
     :raises Interrupted: Ctrl-C; what is finished is kept
     """
     plan = Plan(recipe, shard_samples)
@@ -145,6 +147,7 @@ def generate(
         )
     creation_time()
     job = Job(resolve(out), plan, engine, device)
+    check_objects(plan, job.out)
     ledger = job.ledger
     finished = _finished(job, force)
     if finished is not None and not ledger.wip.exists():
@@ -153,7 +156,7 @@ def generate(
         check_device(device)
         check_memory(plan, workers)
     try:
-        with ledger.locked():
+        with ledger.locked() as assure:
             finished = _finished(job, force)
             if finished is not None:  # by another run just now, or by an earlier one that died tidying up
                 ledger.tidy()
@@ -168,7 +171,7 @@ def generate(
                 ledger.remove()
                 raise
             stores.finish(ledger.data, manifest)
-            ledger.publish(replace=force)
+            ledger.publish(force, assure)
     except KeyboardInterrupt:
         kept = len(ledger.records())
         what = f"{kept} of {plan.shard_count} shards are in {ledger.wip}; " if kept else "no shard was finished; "
@@ -190,8 +193,10 @@ def _make(
     _check_disk(plan, ledger, known)
     stores.create(ledger.data, plan)
     records: list[ShardRecord] = []
+    # what is unpacked for a bucket lies on this machine, out of sight of another's workers
+    scratch = ledger.home / "scratch" if isinstance(ledger.home, Path) else Path(tempfile.mkdtemp(prefix="datagen-"))
     with (
-        laid_out(sources, ledger.home / "scratch", progress) as inputs,
+        laid_out(sources, scratch, progress) as inputs,
         progress_bar(plan.samples, plan.recipe.label, "samples", progress) as advance,
     ):
         tasks = [(replace(job, inputs=inputs), shard, known.get(shard)) for shard in plan.shards]
@@ -207,12 +212,15 @@ def _make(
     return Manifest.build(plan, Producer.here(job.engine, job.device), records)
 
 
-def resolve(out: str | os.PathLike[str]) -> Path:
-    """Absolute path of a store to be made; a symbolic link at its end is kept.
+def resolve(out: str | os.PathLike[str] | BucketPath) -> Place:
+    """Absolute path of a store to be made; a symbolic link at its end is kept. A bucket is asked whether it is there.
 
-    :raises DatagenError: its directory does not exist, or it names no entry of one
+    :raises DatagenError: its directory does not exist, or it names no entry of one; the bucket cannot be reached
     """
-    path = Path(out)
+    path = place(out)
+    if isinstance(path, BucketPath):
+        check(path)
+        return path
     try:
         parent = path.parent.resolve(strict=True)
     except (OSError, RuntimeError):
@@ -228,12 +236,12 @@ def _finished(job: Job, force: bool) -> stores.Store | None:
     :raises DatagenError: something else is there that may not be replaced
     """
     out = job.out
-    if not os.path.lexists(out):
+    if not exists(out) or job.ledger.half_published():
         return None
     if not stores.is_store(out):
         raise DatagenError(f"{out} exists and is no datagen store; give another --out")
     if force:
-        if out.is_symlink() or out in (Path.cwd(), *Path.cwd().parents):
+        if isinstance(out, Path) and (out.is_symlink() or out in (Path.cwd(), *Path.cwd().parents)):
             raise DatagenError(
                 f"{out} is a link or the working directory, which --force does not replace; give another --out"
             )
@@ -251,6 +259,8 @@ def _finished(job: Job, force: bool) -> stores.Store | None:
 
 
 def _check_disk(plan: Plan, ledger: Ledger, known: dict[Shard, ShardRecord]) -> None:
+    if not isinstance(ledger.wip, Path):
+        return
     done = sum(shard.stop - shard.start for shard in known)
     needed = plan.store_bytes * (1 - done / plan.samples)
     free = shutil.disk_usage(ledger.wip).free
@@ -268,6 +278,19 @@ def check_memory(plan: Plan, workers: int) -> None:
         raise DatagenError(
             f"{max(workers, 1)} workers need about {needed / 1e9:.1f} GB of memory and this machine has {there / 1e9:.1f} GB; "
             f"give fewer --workers or a smaller --shard-samples (at least {CHUNK})"
+        )
+
+
+def check_objects(plan: Plan, out: Place) -> None:
+    """:raises DatagenError: a shard's object is larger than a bucket copies in one piece"""
+    if isinstance(out, Path):
+        return
+    cells = max(math.prod(shape) for split in plan.recipe.splits for shape in plan.recipe.shapes(split).values())
+    largest = plan.shard_samples * cells * BYTES_PER_CELL
+    if largest > LARGEST_COPY * 0.99:  # the rest is for checksums and the index
+        raise DatagenError(
+            f"shards of {largest / 1e9:.1f} GB are too large for a bucket, which copies {LARGEST_COPY / 1e9:.1f} GB in one piece; "
+            "give a smaller --shard-samples"
         )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datagen.errors import DatagenError, VerificationError
+from datagen.place import place, sizes
 from datagen.recipe import ARRAYS, COST2100Recipe, describe_arrays
 from datagen.store import Store
 
@@ -46,14 +47,13 @@ def summary(store: Store, samples: Arrays) -> dict[str, Any]:
         }
         for split, size in recipe.splits.items()
     }
-    root = Path(store.path)
     return {
         "path": str(store.path),
         "name": manifest.name,
         "samples": recipe.splits,
         "arrays": {name: list(shape) for name, shape in recipe.arrays.items()},
         "arrays_in_words": describe_arrays(recipe),
-        "bytes": sum(file.stat().st_size for file in root.rglob("*") if file.is_file()) if root.is_dir() else None,
+        "bytes": sum(sizes(place(store.path)).values()),
         "shards": len(manifest.shards),
         "shard_samples": manifest.shard_samples,
         "recipe": recipe.model_dump(mode="json"),

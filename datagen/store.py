@@ -7,22 +7,44 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec
+from zarr.storage import ObjectStore
 
 from datagen.errors import DatagenError
 from datagen.manifest import FORMAT, FORMAT_VERSION, Manifest, ShardRecord, sample_digest
+from datagen.place import Place, check, one_line, place, sizes
 from datagen.plan import CHUNK, Plan, Shard
 from datagen.recipe import ARRAYS, Recipe, parse
 
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
-def create(path: Path, plan: Plan) -> None:
+
+def _zarr(path: Place) -> Path | ObjectStore[Any]:
+    """What zarr takes for a place."""
+    return path if isinstance(path, Path) else ObjectStore(path.rooted)
+
+
+def _plainly(function: Callable[Concatenate[Place, Given], Result]) -> Callable[Concatenate[Place, Given], Result]:
+    """Let a function of a place raise a :class:`datagen.place.BucketError` for whatever a bucket's library raises."""
+
+    @functools.wraps(function)
+    def plain(path: Place, /, *args: Given.args, **kwargs: Given.kwargs) -> Result:
+        with one_line(path):
+            return function(path, *args, **kwargs)
+
+    return plain
+
+
+@_plainly
+def create(path: Place, plan: Plan) -> None:
     """Lay out an empty, incomplete store; an existing one is kept as it is, so that a resumed run may call this too."""
     attributes: dict[str, Any] = {
         "format": FORMAT, "format_version": FORMAT_VERSION, "version": plan.recipe.dataset_version, "complete": False,
@@ -30,7 +52,7 @@ def create(path: Path, plan: Plan) -> None:
     }  # fmt: skip
     if "X" in plan.recipe.arrays and "Z" not in plan.recipe.arrays:
         attributes["target"] = "X"
-    root = zarr.open_group(path, mode="a", zarr_format=3, attributes=attributes)
+    root = zarr.open_group(_zarr(path), mode="a", zarr_format=3, attributes=attributes)
     for split, size in plan.recipe.splits.items():
         group = root.require_group(split)
         for name, shape in plan.recipe.shapes(split).items():
@@ -52,24 +74,26 @@ def create(path: Path, plan: Plan) -> None:
             )
 
 
-def write(path: Path, shard: Shard, arrays: Mapping[str, NDArray[np.complex64]]) -> None:
-    """Write one whole shard of every array. A shard is one file, put in place by an atomic rename.
+@_plainly
+def write(path: Place, shard: Shard, arrays: Mapping[str, NDArray[np.complex64]]) -> None:
+    """Write one whole shard of every array. A shard is one file, put in place by an atomic rename, or one object, put whole.
 
     A file that lies there is removed first: zarr would read it to merge the last, partly filled shard into it, and what an
     interrupted run left there may be damaged.
     """
-    group = zarr.open_group(path, mode="r+", path=shard.split, use_consolidated=False)
+    group = zarr.open_group(_zarr(path), mode="r+", path=shard.split, use_consolidated=False)
     for name, array in arrays.items():
         (path / shard_file(shard, name)).unlink(missing_ok=True)
         _array(group, name)[shard.start : shard.stop] = array
 
 
-def read(path: Path, shard: Shard, name: str) -> NDArray[np.complex64]:
+@_plainly
+def read(path: Place, shard: Shard, name: str) -> NDArray[np.complex64]:
     """The samples of one shard, complex64 [stop - start, angle, delay]; missing ones are NaN.
 
     :raises Exception: what zarr raises for a truncated file or a checksum that does not hold
     """
-    group = zarr.open_group(path, mode="r", path=shard.split, use_consolidated=False)
+    group = zarr.open_group(_zarr(path), mode="r", path=shard.split, use_consolidated=False)
     values: NDArray[np.complex64] = np.asarray(_array(group, name)[shard.start : shard.stop])
     return values
 
@@ -86,14 +110,18 @@ def shard_file(shard: Shard, name: str) -> str:
     return f"{shard.split}/{name}/c/{shard.index}/0/0"
 
 
-def bad_arrays(path: Path, record: ShardRecord) -> dict[str, str]:
-    """Arrays of a shard whose samples on disk are not those of its record, and what is wrong with each."""
+def bad_arrays(path: Place, record: ShardRecord) -> dict[str, str]:
+    """Arrays of a shard whose samples on disk are not those of its record, and what is wrong with each.
+
+    :raises BucketError: the bucket cannot be reached, which says nothing about the samples
+    """
     bad = {}
     for name, expected in record.arrays.items():
         file = shard_file(record.shard, name)
         try:
             found = sample_digest(read(path, record.shard, name))
         except Exception as error:  # whatever zarr or a codec makes of damaged bytes
+            check(path)
             bad[name] = f"{file} cannot be read ({type(error).__name__}: {error})".replace("\n", " ")
         else:
             if not (path / file).exists():
@@ -103,20 +131,23 @@ def bad_arrays(path: Path, record: ShardRecord) -> dict[str, str]:
     return bad
 
 
-def finish(path: Path, manifest: Manifest) -> None:
+@_plainly
+def finish(path: Place, manifest: Manifest) -> None:
     """Mark a store complete: sweep unfinished writes, embed the manifest, consolidate metadata, flush to disk."""
-    for leftover in path.rglob("*.partial"):
-        leftover.unlink()
-    root = zarr.open_group(path, mode="r+", use_consolidated=False)
+    if isinstance(path, Path):
+        for leftover in path.rglob("*.partial"):
+            leftover.unlink()
+    root = zarr.open_group(_zarr(path), mode="r+", use_consolidated=False)
     root.attrs.update({"manifest": manifest.model_dump(mode="json"), "complete": True})
     with warnings.catch_warnings():  # readers that know consolidated metadata (xarray) ask for it; others ignore it
         warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
         for group in (*manifest.plan.recipe.splits, None):
-            zarr.consolidate_metadata(str(path), path=group)
-    for file in path.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
+            zarr.consolidate_metadata(_zarr(path), path=group)
+    if isinstance(path, Path):
+        for file in path.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
 
 
 class Split:
@@ -207,7 +238,7 @@ class Store(Mapping[str, Split]):
         return Manifest.parse(self._root.attrs.get("manifest"), f"the manifest of {self.path}")
 
 
-def is_store(path: Path) -> bool:
+def is_store(path: Place) -> bool:
     """Whether a directory is a store of this format, finished or not, whole or damaged."""
     try:
         return bool(json.loads((path / "zarr.json").read_text())["attributes"]["format"] == FORMAT)
@@ -215,7 +246,7 @@ def is_store(path: Path) -> bool:
         return False
 
 
-def metadata_faults(path: Path, manifest: Manifest) -> list[str]:
+def metadata_faults(path: Place, manifest: Manifest) -> list[str]:
     """What is wrong with a store's metadata: every ``zarr.json`` against the one that belongs there, and foreign files.
 
     :returns: one line for each file; empty when all is well
@@ -237,24 +268,25 @@ def metadata_faults(path: Path, manifest: Manifest) -> list[str]:
     shards = {
         shard_file(shard, name) for shard in manifest.plan.shards for name in manifest.plan.recipe.shapes(shard.split)
     }
-    present = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()}
-    return faults + [f"{name} does not belong in a store" for name in sorted(present - shards - set(wanted))]
+    return faults + [f"{name} does not belong in a store" for name in sorted(set(sizes(path)) - shards - set(wanted))]
 
 
-def open_store(path: str | Path) -> Store:
+def open_store(path: str | Place) -> Store:
     """Open a finished store for reading.
 
-    :param path: directory of the store
+    :param path: directory of the store, or its URL in a bucket
     :returns: mapping of splits, e.g. ``open_store(path)["train"].X[:10]``
     :raises DatagenError: there is no store, it is of another format or version, or it is not complete
     """
+    where = place(path)
+    check(where)
     try:
-        root = zarr.open_group(path, mode="r", use_consolidated=False)
+        root = zarr.open_group(_zarr(where), mode="r", use_consolidated=False)
         attributes = dict(root.attrs)
     except Exception as error:  # whatever zarr makes of what lies there
         hint = (
             f"; an unfinished run lies in {path}.wip, give the same command again to go on"
-            if Path(f"{path}.wip").is_dir()
+            if place(f"{path}.wip").is_dir()
             else ""
         )
         raise DatagenError(f"{path} is not a datagen store ({type(error).__name__}){hint}") from None
@@ -266,7 +298,7 @@ def open_store(path: str | Path) -> Store:
         )
     if attributes.get("complete") is not True:
         raise DatagenError(f"{path} is not complete; give the command that made it again to go on")
-    store = Store(path, root)
+    store = Store(path if isinstance(path, Path) else str(path), root)
     for split, size in store.recipe.splits.items():
         for name, shape in store.recipe.shapes(split).items():
             expected = (size, *shape)

@@ -26,7 +26,7 @@ def tf_dataset(
 ) -> tf.data.Dataset:
     """A ``tf.data.Dataset`` of batches, read chunk by chunk: memory stays bounded whatever the store's size.
 
-    :param store: an opened store, or its path
+    :param store: an opened store, or its path or URL
     :param split: ``train``, ``val`` or ``test``
     :param batch_size: samples in a batch
     :param arrays: which arrays, in this order; by default those that the store holds, with ``Z`` for the target

@@ -12,6 +12,7 @@ from datagen import store as stores
 from datagen.errors import DatagenError, VerificationError
 from datagen.execute import generate
 from datagen.manifest import TOLERANCE, Manifest, ShardRecord, relative_error
+from datagen.place import BucketPath, exists, place
 from datagen.progress import progress_bar
 from datagen.sources import find_sources
 
@@ -45,7 +46,7 @@ def verify(
         raise VerificationError(
             f"{store.path} was made from recipe {store.recipe.digest}, the manifest {expected.name} is of {expected.recipe_digest}"
         )
-    path = Path(store.path)
+    path = place(store.path)
     bad, identical, worst = stores.metadata_faults(path, own), 0, 0.0
     intact = set()
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
@@ -94,12 +95,16 @@ def compare(expected: Manifest, found: Manifest) -> Comparison:
 
 
 def regenerate(
-    manifest: Manifest, out: str | os.PathLike[str], *, source: str | os.PathLike[str] | None = None, **options: Any
+    manifest: Manifest,
+    out: str | os.PathLike[str] | BucketPath,
+    *,
+    source: str | os.PathLike[str] | None = None,
+    **options: Any,
 ) -> tuple[stores.Store, Comparison]:
     """Make a manifest's data set again and prove that it holds the same samples.
 
     :param manifest: what to make
-    :param out: directory of the store
+    :param out: directory of the store, or its URL in a bucket
     :param source: directory of the files that it was imported from, if it was; they are known by name and digest
     :param options: as of :func:`generate`; the engine is the manifest's unless given
     :returns: the store, and how it compares
@@ -114,7 +119,7 @@ def regenerate(
             )
 
     plan = manifest.plan
-    existed = os.path.lexists(out) and not options.get("force")
+    existed = exists(place(out)) and not options.get("force")
     options = {"engine": manifest.producer.engine, **options}
     if source is not None:
         options["sources"] = find_sources(plan.recipe, Path(source), bool(options.get("progress")))

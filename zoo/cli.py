@@ -62,6 +62,15 @@ class _Snr(click.ParamType[Any, Any]):
         return snr
 
 
+class _StorePath(click.ParamType[Any, Any]):
+    """A path, or a URL as it stands."""
+
+    name = "PATH|URL"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if "://" in str(value) else Path(value)
+
+
 _PATH = click.Path(path_type=Path)
 _MODEL = click.argument("model")
 _JSON = click.option("--json", "as_json", is_flag=True, help="print the result as JSON")
@@ -81,7 +90,7 @@ _SAMPLES = click.option("--samples", type=click.IntRange(1), help="the first so 
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="any value of the recipe, e.g. training.steps=1000"
 )
-@click.option("--data", type=_PATH, metavar="STORE", help="store of datagen to train on")
+@click.option("--data", type=_StorePath(), metavar="STORE", help="store of datagen to train on")
 @click.option("--simulate", is_flag=True, help="train on triples simulated on the way, each used once")
 @click.option(
     "--simulate-recipe", type=_PATH, metavar="FILE", help="what to simulate (TOML)  [default: datagen's CDL set]"
@@ -93,7 +102,7 @@ _SAMPLES = click.option("--samples", type=click.IntRange(1), help="the first so 
 @_JSON
 @_QUIET
 def train(
-    recipe: str, rate: int | None, lite: bool, settings: Sequence[str], data: Path | None, simulate: bool,
+    recipe: str, rate: int | None, lite: bool, settings: Sequence[str], data: str | Path | None, simulate: bool,
     simulate_recipe: Path | None, max_minutes: float | None, resume: bool, out: Path | None, device: str, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Train or fit the codec of a RECIPE.
@@ -137,7 +146,7 @@ def _setting(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def _source(recipe: Recipe, data: Path | None, simulate_recipe: Path | None, device: str) -> Source:
+def _source(recipe: Recipe, data: str | Path | None, simulate_recipe: Path | None, device: str) -> Source:
     from zoo.data import Cached, Simulated, Store
     from zoo.devices import local_device
 
@@ -149,7 +158,7 @@ def _source(recipe: Recipe, data: Path | None, simulate_recipe: Path | None, dev
 
 @cli.command("eval")
 @_MODEL
-@click.option("--data", required=True, type=_PATH, metavar="STORE", help="store of datagen to measure on")
+@click.option("--data", required=True, type=_StorePath(), metavar="STORE", help="store of datagen to measure on")
 @_SPLIT
 @_SAMPLES
 @click.option(
@@ -161,7 +170,7 @@ def _source(recipe: Recipe, data: Path | None, simulate_recipe: Path | None, dev
 @_JSON
 @_QUIET
 def evaluate(
-    model: str, data: Path, split: str, samples: int | None, snr_db: tuple[float | None, ...], out: Path | None, device: str,
+    model: str, data: str | Path, split: str, samples: int | None, snr_db: tuple[float | None, ...], out: Path | None, device: str,
     as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Measure what a MODEL is worth.
@@ -193,14 +202,14 @@ def evaluate(
 
 @cli.command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
-@click.option("--data", required=True, type=_PATH, metavar="STORE", help="store of datagen to measure on")
+@click.option("--data", required=True, type=_StorePath(), metavar="STORE", help="store of datagen to measure on")
 @click.option("--into", required=True, type=_PATH, metavar="DIR", help="collection that they join")
 @_SAMPLES
 @_DEVICE
 @_JSON
 @_QUIET
 def release(
-    models: Sequence[str], data: Path, into: Path, samples: int | None, device: str, as_json: bool, quiet: bool
+    models: Sequence[str], data: str | Path, into: Path, samples: int | None, device: str, as_json: bool, quiet: bool
 ) -> None:
     """Put MODELs into a collection, small and measured.
 
@@ -353,7 +362,7 @@ def _size(facts: dict[str, Any]) -> str:
 
 @cli.command()
 @_MODEL
-@click.argument("source", metavar="IN", type=_PATH)
+@click.argument("source", metavar="IN", type=_StorePath())
 @click.argument("out", type=_PATH)
 @_SPLIT
 @_SAMPLES
@@ -361,7 +370,7 @@ def _size(facts: dict[str, Any]) -> str:
 @_JSON
 @_QUIET
 def compress(
-    model: str, source: Path, out: Path, split: str, samples: int | None, device: str, as_json: bool, quiet: bool
+    model: str, source: str | Path, out: Path, split: str, samples: int | None, device: str, as_json: bool, quiet: bool
 ) -> None:
     """Write the payloads that a phone would send.
 
@@ -390,13 +399,15 @@ def compress(
 
 @cli.command()
 @click.argument("files", nargs=-1, type=_PATH, metavar="[MODEL] PAYLOADS OUT.npy")
-@click.option("--side-information", type=_PATH, metavar="Y.npy|STORE", help="uplink CSI Y, a sample for each payload")
+@click.option(
+    "--side-information", type=_StorePath(), metavar="Y.npy|STORE", help="uplink CSI Y, a sample for each payload"
+)
 @_SPLIT
 @_DEVICE
 @_JSON
 @_QUIET
 def decompress(
-    files: Sequence[Path], side_information: Path | None, split: str, device: str, as_json: bool, quiet: bool
+    files: Sequence[Path], side_information: str | Path | None, split: str, device: str, as_json: bool, quiet: bool
 ) -> None:
     """Reconstruct CSI from payloads.
 
@@ -435,11 +446,15 @@ def decompress(
         click.echo(f"{out}: complex64 [{shape[0]}, {shape[1]} angles, {shape[2]} delays] by {header.model}")
 
 
-def _pieces(source: Path, array: str, split: str, samples: int | None) -> Iterator[Complex]:
+def _is_store(source: str | Path) -> bool:
+    return isinstance(source, str) or source.is_dir()
+
+
+def _pieces(source: str | Path, array: str, split: str, samples: int | None) -> Iterator[Complex]:
     """X or Y of a store or a .npy file, some thousand samples at a time."""
     from zoo.data import READ, Store, read_samples
 
-    if source.is_dir():
+    if _is_store(source):
         for batch in Store(source).batches(split, samples):
             piece = getattr(batch, array)
             if piece is None:
@@ -454,7 +469,9 @@ def _pieces(source: Path, array: str, split: str, samples: int | None) -> Iterat
         yield held[start : min(start + READ, count)]
 
 
-def _decoded(codec: Codec[Any], received: list[bytes], side_information: Path | None, split: str) -> Iterator[Complex]:
+def _decoded(
+    codec: Codec[Any], received: list[bytes], side_information: str | Path | None, split: str
+) -> Iterator[Complex]:
     from zoo.data import READ
 
     if side_information is None:
@@ -462,7 +479,7 @@ def _decoded(codec: Codec[Any], received: list[bytes], side_information: Path | 
             yield codec.decompress(received[start : start + READ])
         return
     start = 0
-    for y in _pieces(side_information, "y", split, len(received) if side_information.is_dir() else None):
+    for y in _pieces(side_information, "y", split, len(received) if _is_store(side_information) else None):
         yield codec.decompress(received[start : start + len(y)], y)  # refuses more samples than payloads
         start += len(y)
     if start < len(received):
@@ -483,7 +500,7 @@ def _progress(pieces: Iterable[Complex], quiet: bool) -> Iterator[Complex]:
 
 
 @cli.command()
-@click.argument("store", type=_PATH)
+@click.argument("store", type=_StorePath())
 @click.option(
     "--bits", type=click.IntRange(1), multiple=True, default=(32, 64, 128, 192, 256, 320), show_default=True,
     help="rate; as often as you like",
@@ -499,7 +516,7 @@ def _progress(pieces: Iterable[Complex], quiet: bool) -> Iterator[Complex]:
 @_JSON
 @_QUIET
 def limits(
-    store: Path, bits: tuple[int, ...], components: int, snr_db: float | None, simulate: bool, out: Path | None,
+    store: str | Path, bits: tuple[int, ...], components: int, snr_db: float | None, simulate: bool, out: Path | None,
     as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Compute what no code can beat.

@@ -45,19 +45,21 @@ class Dataset:
 class Store:
     """A finished store of FORMAT.md, format version 1, opened for reading.
 
+    :param path: its directory, or its URL in a bucket, such as ``s3://bucket/store.zarr``
     :raises ZooError: no store, of another format or version, or not complete
     """
 
     def __init__(self, path: str | Path) -> None:
         import zarr
 
-        self.path = Path(path)
+        self.path: str | Path = str(path) if "://" in str(path) else Path(path)
         try:
-            self._root = zarr.open_group(self.path, mode="r")
+            self._root = zarr.open_group(self.path if isinstance(self.path, Path) else _bucket(self.path), mode="r")
             attributes = dict(self._root.attrs)
         except Exception as error:  # whatever zarr makes of what lies there
+            hint = "" if isinstance(self.path, Path) else " if its bucket, endpoint and credentials (AWS_...) are right"
             raise ZooError(
-                f"{path} is not a CSI store ({type(error).__name__}); make one with: datagen cdl --out {path}"
+                f"{path} is not a CSI store ({type(error).__name__}); make one with: datagen cdl --out {path}{hint}"
             ) from None
         if attributes.get("format") != FORMAT:
             raise ZooError(f"{path} is a Zarr group but no {FORMAT} store; see datagen/FORMAT.md")
@@ -122,6 +124,14 @@ class Store:
         stop = self.sizes.get(split, 0) if stop is None else stop
         for start in range(0, max(stop, 1), size):
             yield self.read(split, start, min(start + size, stop))
+
+
+def _bucket(url: str) -> Any:
+    """What zarr takes for a URL; credentials and endpoint are the environment's."""
+    from obstore.store import from_url
+    from zarr.storage import ObjectStore
+
+    return ObjectStore(from_url(url.rstrip("/"), retry_config={"max_retries": 3}), read_only=True)
 
 
 class Source(Protocol):
