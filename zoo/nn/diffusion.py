@@ -40,16 +40,24 @@ def add_noise(z0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
     return level.sqrt() * z0 + (1 - level).sqrt() * noise
 
 
+def step_weights(alpha_bar: float, next_alpha_bar: float) -> tuple[float, float]:
+    """(k, m) of the step k z^_0 + m z_t without fresh noise: DDIM with eta = 0 (GD-CSI eq. 6; RD-JSCC eq. 7).
+
+    :param alpha_bar: at t, below 1
+    :param next_alpha_bar: at the time that follows
+    """
+    m = math.sqrt(1 - next_alpha_bar) / math.sqrt(1 - alpha_bar)
+    return math.sqrt(next_alpha_bar) - math.sqrt(alpha_bar) * m, m
+
+
 def ddim_step(z: Tensor, clean: Tensor, alpha_bar: float, next_alpha_bar: float) -> Tensor:
-    """From z_t and the estimate of z_0 to z_{t-1} without fresh noise (GD-CSI eq. 6; DDIM with eta = 0).
+    """From z_t and the estimate of z_0 to z at the time that follows, by :func:`step_weights`.
 
     :param z: z_t, any shape
     :param clean: estimate of z_0, same shape
-    :param alpha_bar: at t, below 1
-    :param next_alpha_bar: at t - 1
     """
-    noise = (z - math.sqrt(alpha_bar) * clean) / math.sqrt(1 - alpha_bar)
-    return math.sqrt(next_alpha_bar) * clean + math.sqrt(1 - next_alpha_bar) * noise
+    k, m = step_weights(alpha_bar, next_alpha_bar)
+    return k * clean + m * z
 
 
 def sample(denoise: Callable[[Tensor, int], Tensor], start: Tensor, alpha_bar: list[float], steps: int) -> Tensor:
