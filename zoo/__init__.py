@@ -1,4 +1,4 @@
-"""zoo: codecs for CSI feedback with real bytes: trained, measured and loaded by name."""
+"""zoo: codecs for CSI feedback, with real bytes or symbols on a radio link: trained, measured and loaded by name."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ if TYPE_CHECKING:
     from zoo.errors import CheckError, ZooError
     from zoo.metrics import nmse, nmse_db, rho
     from zoo.models.base import Codec
+    from zoo.models.jscc import JSCC
     from zoo.registry import list_models
 
 _HOMES = {  # public name -> module; imported on first use, so that `import zoo` does not cost torch
     "CheckError": "errors", "ZooError": "errors", "nmse": "metrics", "nmse_db": "metrics", "rho": "metrics",
-    "Codec": "models.base", "list_models": "registry", "load": "checkpoint",
+    "Codec": "models.base", "JSCC": "models.jscc", "list_models": "registry", "load": "checkpoint",
 }  # fmt: skip
-__all__ = ["CheckError", "Codec", "ZooError", "list_models", "load", "nmse", "nmse_db", "rho"]
+__all__ = ["JSCC", "CheckError", "Codec", "ZooError", "list_models", "load", "nmse", "nmse_db", "rho"]
 
 
 def __getattr__(name: str) -> Any:

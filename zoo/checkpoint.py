@@ -18,7 +18,7 @@ from zoo.config import explain
 from zoo.devices import local_device
 from zoo.errors import CheckError, ZooError
 from zoo.files import replacing
-from zoo.models.base import Codec
+from zoo.models.base import Codec, Model
 from zoo.registry import architecture, locate, sha256
 
 FORMAT_VERSION = 1
@@ -32,7 +32,7 @@ TOLERANCE = 1e-3  # relative error of a golden reconstruction: machines round di
 
 
 def save_model(
-    path: Path, codec: Codec[Any], record: Mapping[str, Any], vectors: Mapping[str, Tensor], dtype: str = "float32"
+    path: Path, codec: Model[Any], record: Mapping[str, Any], vectors: Mapping[str, Tensor], dtype: str = "float32"
 ) -> None:
     """Write a model's directory: weights, config, golden vectors. An existing one is replaced.
 
@@ -59,8 +59,8 @@ def _stored(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
     return value.detach().cpu().contiguous() if exact else value.detach().cpu().to(dtype).contiguous()
 
 
-def load(model: str | Path, *, device: str = "cpu", dtype: str = "float32") -> Codec[Any]:
-    """A codec, ready to use.
+def load(model: str | Path, *, device: str = "cpu", dtype: str = "float32") -> Any:
+    """A model, ready to use: a :class:`zoo.Codec`, which sends payloads, or a :class:`zoo.JSCC`, which sends symbols.
 
     :param model: name (:func:`list_models`), path of a model's directory, or ``hf:org/repo[/folder][@revision]``
     :param device: torch device
@@ -94,8 +94,8 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def load_model(
     path: Path, digests: Mapping[str, str] | None = None, *, device: str = "cpu", dtype: str = "float32"
-) -> Codec[Any]:
-    """A codec from its directory, every byte and every weight accounted for.
+) -> Any:
+    """A model from its directory, every byte and every weight accounted for.
 
     :param digests: SHA-256 that each file must have, where an index knows
     :raises ZooError: a file is missing or was edited; a weight is missing, superfluous or of another shape; an unknown config key
@@ -110,11 +110,24 @@ def load_model(
             raise ZooError(f"{path / file} was changed: its SHA-256 is not the one on record; get the model again")
     kind = architecture(config["architecture"])
     try:
-        codec: Codec[Any] = kind(kind.Config.model_validate_json(json.dumps(config["codec"])))
+        codec: Model[Any] = kind(kind.Config.model_validate_json(json.dumps(config["codec"])))
     except ValidationError as error:
         raise ZooError(f"{path / CONFIG_FILE}: codec: {explain(error, kind.Config)}") from None
     _load_strictly(codec, read_tensors(path / WEIGHTS_FILE), path / WEIGHTS_FILE)
     return codec.to(local_device(device), DTYPES[dtype]).eval().requires_grad_(False)
+
+
+def load_codec(path: Path, digests: Mapping[str, str] | None = None, *, device: str = "cpu") -> Codec[Any]:
+    """:func:`load_model` where payloads are meant.
+
+    :raises ZooError: the model sends symbols
+    """
+    codec = load_model(path, digests, device=device)
+    if not isinstance(codec, Codec):
+        raise ZooError(
+            f"{path.name} sends symbols over a radio link, not payloads: use its encode and decode in Python"
+        )
+    return codec
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -129,7 +142,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ZooError(f"{path} is no safetensors file: {error}") from None
 
 
-def _load_strictly(codec: Codec[Any], weights: dict[str, Tensor], source: Path) -> None:
+def _load_strictly(codec: Model[Any], weights: dict[str, Tensor], source: Path) -> None:
     wanted = codec.state_dict()
     for name in wanted:
         if name not in weights:
@@ -149,37 +162,43 @@ def _load_strictly(codec: Codec[Any], weights: dict[str, Tensor], source: Path) 
 # golden vectors --------------------------------------------------------------------------------------------------------------
 
 
-def golden(codec: Codec[Any], x: Tensor, y: Tensor | None) -> dict[str, Tensor]:
-    """What a codec makes of some samples: tensors ``x``, ``y``, ``payload`` (bytes) and ``z``, complex ones as real pairs."""
-    y = y if codec.config.side_information else None
-    payloads = codec.compress(x)
-    z = torch.as_tensor(codec.decompress(payloads, y))
-    samples = {"x": x, "z": z} if y is None else {"x": x, "y": y, "z": z}
-    payload = torch.frombuffer(bytearray(b"".join(payloads)), dtype=torch.uint8).view(len(x), -1)
-    pairs = {name: torch.view_as_real(value.to(torch.complex64)).contiguous() for name, value in samples.items()}
-    return {**pairs, "payload": payload}
+def golden(codec: Model[Any], x: Tensor, y: Tensor | None) -> dict[str, Tensor]:
+    """Some samples and what a model makes of them: tensors ``x``, ``y`` and those of its ``replay``, complex ones as real pairs."""
+    y = y if codec.takes_y else None
+    tensors = ({"x": x} if y is None else {"x": x, "y": y}) | codec.replay(x, y)
+    return {
+        name: torch.view_as_real(value.to(torch.complex64)).contiguous() if value.is_complex() else value
+        for name, value in tensors.items()
+    }
 
 
-def check(path: Path, codec: Codec[Any]) -> float:
+def check(path: Path, codec: Model[Any]) -> float:
     """Replay a model's golden vectors.
 
     :returns: relative error of the reconstructions
     :raises ZooError: there are none
-    :raises CheckError: other payloads, or reconstructions off by more than :data:`TOLERANCE`
+    :raises CheckError: other payloads, or reconstructions (or symbols) off by more than :data:`TOLERANCE`
     """
     wanted = read_tensors(path / VECTORS_FILE) if (path / VECTORS_FILE).is_file() else {}
-    if not {"x", "z", "payload"} <= set(wanted):
+    made: dict[str, Tensor] = {}
+    if "x" in wanted:
+        y = torch.view_as_complex(wanted["y"]) if "y" in wanted else None
+        made = golden(codec, torch.view_as_complex(wanted["x"]), y)
+    if not made or made.keys() != wanted.keys():
         raise ZooError(f"{path / VECTORS_FILE} is missing or holds no golden vectors")
-    x = torch.view_as_complex(wanted["x"])
-    y = torch.view_as_complex(wanted["y"]) if "y" in wanted else None
-    made = golden(codec, x, y)
-    if not torch.equal(made["payload"], wanted["payload"]):
-        wrong = int((made["payload"] != wanted["payload"]).any(1).sum())
-        raise CheckError(f"{path.name}: {wrong} of {len(x)} golden payloads differ")
-    error = float(torch.linalg.vector_norm(made["z"] - wanted["z"]) / torch.linalg.vector_norm(wanted["z"]))
-    if not error <= TOLERANCE:
-        raise CheckError(f"{path.name}: golden reconstructions differ by {error:.1e} relative, allowed {TOLERANCE:g}")
-    return error
+    errors = {}
+    for name, value in made.items():
+        if not value.is_floating_point():
+            wrong = int((value != wanted[name]).flatten(1).any(1).sum())
+            if wrong:
+                raise CheckError(f"{path.name}: {wrong} of {len(value)} golden {name}s differ")
+            continue
+        error = float(torch.linalg.vector_norm(value - wanted[name]) / torch.linalg.vector_norm(wanted[name]))
+        if not error <= TOLERANCE:
+            what = {"z": "reconstructions"}.get(name, name)
+            raise CheckError(f"{path.name}: golden {what} differ by {error:.1e} relative, allowed {TOLERANCE:g}")
+        errors[name] = error
+    return errors["z"]
 
 
 # training states -------------------------------------------------------------------------------------------------------------

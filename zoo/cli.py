@@ -122,8 +122,8 @@ def train(
     chosen = config.load(f"{recipe}-lite" if lite else recipe, changes | dict(map(_setting, settings)))
     source = _source(chosen, data, simulate_recipe, device)
     if out is None:
-        default = registry.architecture(chosen.architecture).Config.model_fields["rate"].default
-        name = registry.model_name(chosen.family, source.dataset.scenario, chosen.codec.get("rate", default))
+        label = registry.architecture(chosen.architecture).label(chosen.codec)
+        name = registry.model_name(chosen.family, source.dataset.scenario, label)
         out = Path("runs") / name
     paths = run_training(chosen, source, out, device=device, resume=resume, max_minutes=max_minutes, progress=not quiet)
     if as_json and paths:
@@ -334,9 +334,10 @@ def bench(model: str, batch: int, device: str, as_json: bool) -> None:
     Parameters, multiply-accumulates and bytes of weights, samples a second.
     """
     from zoo.bench import bench as run_bench
-    from zoo.checkpoint import load
+    from zoo.checkpoint import load_codec
+    from zoo.registry import locate
 
-    facts = {"model": model, **run_bench(load(model, device=device), batch)}
+    facts = {"model": model, **run_bench(load_codec(*locate(model), device=device), batch)}
     if as_json:
         click.echo(json.dumps(facts))
         return
@@ -377,13 +378,13 @@ def compress(
     X is taken from IN, a store or a .npy file with complex [n, angle, delay]; the payloads go to the file OUT.
     """
     from zoo import payloads, registry
-    from zoo.checkpoint import load_model, read_config
+    from zoo.checkpoint import load_codec, read_config
     from zoo.files import require_place
 
     require_place(out)
     path, digests = registry.locate(model)
     config = read_config(path)
-    codec = load_model(path, digests, device=device)
+    codec = load_codec(path, digests, device=device)
     sent: list[bytes] = []
     for x in _progress(_pieces(source, "x", split, samples), quiet):
         sent.extend(codec.compress(x))
@@ -418,7 +419,7 @@ def decompress(
     import numpy as np
 
     from zoo import payloads, registry
-    from zoo.checkpoint import load_model, read_config
+    from zoo.checkpoint import load_codec, read_config
     from zoo.files import require_place, whole
 
     *given, source, out = files
@@ -432,7 +433,7 @@ def decompress(
     path, digests = registry.locate(model)
     config = read_config(path)
     payloads.require_model(source, header, config)
-    codec = load_model(path, digests, device=device)
+    codec = load_codec(path, digests, device=device)
     if codec.config.side_information and side_information is None:
         raise ZooError(f"{header.model} decodes with side information: give --side-information Y.npy, or a store")
     shape = (header.count, codec.config.angles, codec.config.delays)

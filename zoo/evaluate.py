@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from zoo import metrics
-from zoo.checkpoint import load_model, read_config
+from zoo.checkpoint import load_codec, read_config
 from zoo.data import Store, noisy
 from zoo.errors import CheckError, ZooError
 from zoo.models.base import BATCH, Codec
@@ -49,7 +49,7 @@ def evaluate(
     """
     path, digests = locate(model)
     config = read_config(path)
-    sender, receiver = (load_model(path, digests, device=device) for _ in range(2))
+    sender, receiver = (load_codec(path, digests, device=device) for _ in range(2))
     require_fit(sender, store, config["name"])
     count = store.sizes.get(split, 0) if samples is None else samples
     store.read(split, count, count)  # refuses what the split does not hold, before any work is done

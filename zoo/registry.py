@@ -19,7 +19,7 @@ from zoo.errors import ZooError, unknown
 from zoo.files import put
 
 if TYPE_CHECKING:
-    from zoo.models.base import Codec
+    from zoo.models.base import Model
 
 ARCHITECTURES = {
     "klt": "zoo.models.klt:KLT",
@@ -27,12 +27,15 @@ ARCHITECTURES = {
     "csinet": "zoo.models.csinet:CsiNet",
     "crnet": "zoo.models.crnet:CRNet",
     "gd-csi": "zoo.models.gdcsi:GDCSI",
+    "adjscc": "zoo.models.adjscc:ADJSCC",
+    "unet-jscc": "zoo.models.unetjscc:UNetJSCC",
+    "rd-jscc": "zoo.models.rdjscc:RDJSCC",
 }
 WEIGHTS = Path(__file__).parent / "weights"  # models that come with the package
 INDEX = "index.json"
 
 
-def architecture(name: str) -> type[Codec[Any]]:
+def architecture(name: str) -> type[Model[Any]]:
     """The class of an architecture.
 
     :raises ZooError: there is none of this name
@@ -40,21 +43,24 @@ def architecture(name: str) -> type[Codec[Any]]:
     if name not in ARCHITECTURES:
         raise ZooError(unknown("architecture", name, ARCHITECTURES))
     module, _, attribute = ARCHITECTURES[name].partition(":")
-    found: type[Codec[Any]] = getattr(importlib.import_module(module), attribute)
+    found: type[Model[Any]] = getattr(importlib.import_module(module), attribute)
     return found
 
 
-def model_name(family: str, dataset: str, rate: int) -> str:
-    """``<family>-<dataset>-<rate>b``, e.g. ``gd-csi-cdl-128b``."""
-    return f"{family}-{dataset}-{rate}b"
+def model_name(family: str, dataset: str, label: str) -> str:
+    """``<family>-<dataset>-<rate>b`` or ``<family>-<dataset>-k<symbols>``, e.g. ``gd-csi-cdl-128b``, ``rd-jscc-cdl-k32``.
+
+    :param label: of :meth:`zoo.models.base.Model.label`
+    """
+    return f"{family}-{dataset}-{label}"
 
 
 def rate_of(name: str) -> int:
-    """Rate in a model's name [bits]."""
-    match = re.search(r"-(\d+)b$", name)
+    """Rate in a model's name: bits of a payload, or channel uses (of the longest latent, where there are several)."""
+    match = re.search(r"-(?:(\d+)b|k(\d+))$", name)
     if match is None:
-        raise ZooError(f"{name!r} is not named <family>-<dataset>-<rate>b")
-    return int(match[1])
+        raise ZooError(f"{name!r} is not named <family>-<dataset>-<rate>b or -k<symbols>")
+    return int(match[1] or match[2])
 
 
 def family_of(name: str) -> str:

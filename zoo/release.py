@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from zoo import results
-from zoo.checkpoint import VECTORS_FILE, load_model, read_config, read_tensors, save_model
+from zoo.checkpoint import VECTORS_FILE, load_codec, read_config, read_tensors, save_model
 from zoo.data import Store
 from zoo.errors import ZooError
 from zoo.evaluate import evaluate
@@ -55,7 +55,7 @@ def _smallest(
     path: Path, digests: dict[str, str] | None, directory: Path, store: Store, samples: int | None, device: str, progress: bool
 ) -> tuple[Path, dict[str, Any]]:  # fmt: skip
     """The model in the fewest bytes that keep its quality, and its results."""
-    codec, config = load_model(path, digests), read_config(path)
+    codec, config = load_codec(path, digests), read_config(path)
     record = {
         key: value for key, value in config.items() if key not in ("format_version", "codec", "dtype", "weights_sha256")
     }

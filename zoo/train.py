@@ -28,7 +28,7 @@ from zoo.config import Recipe, Training, explain
 from zoo.data import Batch, Source, noisy
 from zoo.devices import local_device
 from zoo.errors import Interrupted, ZooError
-from zoo.models.base import Codec, FittedCodec, NetworkCodec
+from zoo.models.base import FittedCodec, Model, Network
 from zoo.registry import architecture, model_name
 
 LOG_STEPS = 50  # between lines of the log
@@ -56,7 +56,7 @@ def train(
     """
     with _processes(device) as (rank, world, device):
         codec, trainer = build(recipe, source), None
-        if isinstance(codec, NetworkCodec):
+        if isinstance(codec, Network):
             trainer = _Trainer(
                 codec.to(device), recipe.training, source, run, rank, world, max_minutes, progress and rank == 0
             )
@@ -72,7 +72,7 @@ def train(
         return export(codec.to("cpu"), recipe, source, record, run / "models") if rank == 0 else []
 
 
-def build(recipe: Recipe, source: Source) -> Codec[Any]:
+def build(recipe: Recipe, source: Source) -> Model[Any]:
     """An untrained network with the sizes that recipe and data ask for, or a codec fitted in closed form.
 
     :raises ZooError: the recipe does not fit the data
@@ -81,14 +81,14 @@ def build(recipe: Recipe, source: Source) -> Codec[Any]:
     fields = {
         "angles": dataset.shape[0],
         "delays": dataset.shape[1],
-        "side_information": dataset.side_information,
+        **({"side_information": dataset.side_information} if "side_information" in kind.Config.model_fields else {}),
         **recipe.codec,
     }
-    if fields["side_information"] and not dataset.side_information:
+    if fields.get("side_information") and not dataset.side_information:
         raise ZooError(f"{dataset.name} has no side information; use --set codec.side_information=false")
     if issubclass(kind, FittedCodec):
         return kind.from_source(source, recipe.training, fields)
-    assert issubclass(kind, NetworkCodec)
+    assert issubclass(kind, Network)
     try:
         config = kind.Config.model_validate(fields)
     except ValidationError as error:
@@ -102,27 +102,27 @@ def build(recipe: Recipe, source: Source) -> Codec[Any]:
     return codec
 
 
-def _start_from(codec: Codec[Any], init: str) -> None:
+def _start_from(codec: Network[Any], init: str) -> None:
     states = sorted(Path(init, "checkpoints").glob("step-*"))
     weights = (
         checkpoint.read_tensors(states[-1] / "weights.safetensors") if states else checkpoint.load(init).state_dict()
     )
     try:
-        codec.load_state_dict(weights)
+        codec.start_from(weights)
     except RuntimeError as error:
         detail = str(error).splitlines()[1].strip()
         raise ZooError(f"training.init {init} has other weights than this recipe: {detail}") from None
 
 
 def export(
-    codec: Codec[Any], recipe: Recipe, source: Source, record: dict[str, Any], out: Path, dtype: str = "float32"
+    codec: Model[Any], recipe: Recipe, source: Source, record: dict[str, Any], out: Path, dtype: str = "float32"
 ) -> list[Path]:
     """Write a model's directory for every rate that a codec serves, with golden vectors of the first validation samples."""
     vectors = source.validation(checkpoint.VECTORS)
     samples = {"x": vectors.x.cpu()} | ({} if vectors.y is None else {"y": vectors.y.cpu()})
     paths = []
     for single in codec.singles():
-        name = model_name(recipe.family, source.dataset.scenario, single.bits)
+        name = model_name(recipe.family, source.dataset.scenario, single.label(single.config.model_dump()))
         checkpoint.save_model(
             out / name, single, {"name": name, "architecture": recipe.architecture, **record}, samples, dtype
         )
@@ -133,7 +133,7 @@ def export(
 class _Objective(nn.Module):
     """A codec's loss as a module, which is what DDP and torch.compile wrap."""
 
-    def __init__(self, codec: NetworkCodec[Any]) -> None:
+    def __init__(self, codec: Network[Any]) -> None:
         super().__init__()
         self.codec = codec
 
@@ -147,7 +147,7 @@ class _Trainer:
     """One training run; nothing is written before :meth:`run`."""
 
     def __init__(
-        self, codec: NetworkCodec[Any], training: Training, source: Source, run: Path, rank: int, world: int,
+        self, codec: Network[Any], training: Training, source: Source, run: Path, rank: int, world: int,
         max_minutes: float | None, progress: bool,
     ) -> None:  # fmt: skip
         if training.batch % world:
@@ -159,11 +159,11 @@ class _Trainer:
         self.budget = None if max_minutes is None else 60 * max_minutes
         self.progress, self.device = progress, codec.device
         self.cuda = self.device.type == "cuda"
-        self.parameters = dict(codec.named_parameters())
+        self.parameters = {name: weight for name, weight in codec.named_parameters() if weight.requires_grad}
         self.optimizer = torch.optim.Adam(_groups(codec), lr=training.learning_rate, fused=True)
         self.step, self.elapsed, self.validated, self.validating = 0, 0.0, 0, 0.0
 
-    def run(self, resume: bool) -> NetworkCodec[Any]:
+    def run(self, resume: bool) -> Network[Any]:
         """Train to the end and return the averaged codec."""
         if resume:
             self._restore()
@@ -285,20 +285,18 @@ class _Trainer:
         return facts
 
     def _validate(self) -> float:
-        """NMSE of the averaged weights on the val split, by real payloads [dB]."""
+        """NMSE of the averaged weights on the val split, by real payloads or symbols over a link [dB]."""
         began = time.perf_counter()
         batch = self.source.validation(self.training.validation_samples)
         generator = torch.Generator(self.device).manual_seed(0)
         y = None if batch.y is None else noisy(batch.y, self.training.side_information_snr_db, generator)
-        z = torch.as_tensor(self.average.decompress(self.average.compress(batch.x), y))
+        estimate, rate = self.average.trial(batch.x, y)
         self.validating += time.perf_counter() - began
-        nmse_db = metrics.nmse_db(batch.z.cpu().numpy(), z.cpu().numpy())
+        nmse_db = metrics.nmse_db(getattr(batch, self.average.target).cpu().numpy(), estimate.cpu().numpy())
         if self.progress:
             from tqdm import tqdm
 
-            tqdm.write(
-                f"step {self.step}: NMSE {nmse_db:.2f} dB at {self.average.bits} bits, validation", file=sys.stderr
-            )
+            tqdm.write(f"step {self.step}: NMSE {nmse_db:.2f} dB at {rate}, validation", file=sys.stderr)
         return nmse_db
 
     def _write(self, facts: dict[str, Any]) -> None:
@@ -335,7 +333,9 @@ def _groups(codec: nn.Module) -> list[dict[str, Any]]:
     """Parameters by the pace of the module that they belong to, which is 1 unless it says otherwise."""
     groups: dict[float, list[nn.Parameter]] = {}
     for module in codec.modules():
-        groups.setdefault(getattr(module, "pace", 1.0), []).extend(module.parameters(recurse=False))
+        groups.setdefault(getattr(module, "pace", 1.0), []).extend(
+            weight for weight in module.parameters(recurse=False) if weight.requires_grad
+        )
     return [{"params": parameters, "pace": pace} for pace, parameters in groups.items() if parameters]
 
 

@@ -1,10 +1,11 @@
-"""What every codec is: CSI to payload bytes at the UE, payload bytes (and side information) to CSI at the base station."""
+"""What every model is, and what every codec is: CSI to payload bytes at the UE, payload bytes (and side information) to CSI at the
+base station. :mod:`zoo.models.jscc` has the models that send symbols instead."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 import numpy as np
 import torch
@@ -23,34 +24,106 @@ BATCH = 256  # samples that a codec handles at once; bounds its memory
 Csi = NDArray[np.complexfloating] | Tensor
 
 
-class CodecConfig(BaseModel):
-    """What fixes a codec's shape: with its weights, all of a codec. Every family adds its own fields."""
+class ModelConfig(BaseModel):
+    """What fixes a model's shape: with its weights, all of a model. Every family adds its own fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     angles: int = Field(32, ge=1, description="rows of a sample")
     delays: int = Field(32, ge=1, description="columns of a sample")
+
+
+class CodecConfig(ModelConfig):
+    """Of a model that sends payloads."""
+
     side_information: bool = Field(True, description="the decoder is given Y")
 
 
+M = TypeVar("M", bound=ModelConfig)
 C = TypeVar("C", bound=CodecConfig)
 
 
-class Codec(nn.Module, Generic[C]):
+class Model(nn.Module, Generic[M]):
+    """Sender and receiver of one sort of feedback, with the scale of the samples they are made for."""
+
+    Config: ClassVar[type[ModelConfig]]
+    scale: Tensor  # physical value of 1.0 inside the networks, a scalar fitted on training data
+
+    def __init__(self, config: M) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("scale", torch.ones(()))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.scale.device
+
+    @property
+    def complex_dtype(self) -> torch.dtype:
+        """Of the samples inside the model: complex128 for float64 weights, else complex64."""
+        return torch.complex128 if self.scale.dtype == torch.float64 else torch.complex64
+
+    @property
+    def takes_y(self) -> bool:
+        """Whether the receiver is given side information."""
+        return False
+
+    @classmethod
+    @abstractmethod
+    def label(cls, fields: Mapping[str, Any]) -> str:
+        """Rate as the last part of a model's name.
+
+        :param fields: of the config, where they differ from its defaults
+        """
+
+    def singles(self) -> Sequence[Model[M]]:
+        """The models that this one is shipped as: itself, unless it stands for several."""
+        return [self]
+
+    @abstractmethod
+    def replay(self, x: Tensor, y: Tensor | None) -> dict[str, Tensor]:
+        """What the model makes of some samples, to be kept as golden vectors: integers, which a machine must meet exactly, and
+        real or complex numbers, which it may round.
+
+        :param x: complex [n, angle, delay]; likewise ``y``, which is ignored where the model takes none
+        """
+
+    def _samples(self, array: Csi, name: str) -> Tensor:
+        shape, given = (
+            (self.config.angles, self.config.delays),
+            array if isinstance(array, Tensor) else np.asarray(array),
+        )
+        is_complex = given.is_complex() if isinstance(given, Tensor) else given.dtype.kind == "c"
+        if given.ndim != 3 or tuple(given.shape[1:]) != shape or not is_complex:
+            kind = f"{str(given.dtype).removeprefix('torch.')} {list(given.shape)}"
+            raise ZooError(f"{name} is {kind}; this codec takes complex [n, {shape[0]} angles, {shape[1]} delays]")
+        return finite(given, name)
+
+
+def finite(given: Csi, name: str) -> Tensor:
+    """Complex values as a tensor that torch can take.
+
+    :param name: of the values, for the message
+    :raises ZooError: they are not finite
+    """
+    if isinstance(given, Tensor):
+        values = given
+    else:  # torch takes native byte order, and warns of arrays that may not be written
+        dtype = np.complex64 if given.dtype.itemsize <= 8 else np.complex128
+        values = torch.from_numpy(np.require(given, dtype, ["C", "W"]))
+    if not bool(torch.isfinite(torch.view_as_real(values)).all()):
+        raise ZooError(f"{name} holds values that are not finite; see datagen verify")
+    return values
+
+
+class Codec(Model[C]):
     """A fixed-rate codec.
 
         x --codes--> integers of `widths` bits --pack--> payload --unpack--> integers --reconstruct(., y)--> z^
 
     A family defines :attr:`widths`, :meth:`codes` and :meth:`reconstruct`; the bytes are made here, once for all.
     """
-
-    Config: ClassVar[type[CodecConfig]]
-    scale: Tensor  # physical value of 1.0 inside the networks, a scalar fitted on training data
-
-    def __init__(self, config: C) -> None:
-        super().__init__()
-        self.config = config
-        self.register_buffer("scale", torch.ones(()))
 
     # what a family defines -----------------------------------------------------------------------------------------------
 
@@ -89,18 +162,18 @@ class Codec(nn.Module, Generic[C]):
         return -(-self.bits // 8)
 
     @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.scale.device
+    def takes_y(self) -> bool:
+        return self.config.side_information
 
-    @property
-    def complex_dtype(self) -> torch.dtype:
-        """Of the samples inside the codec: complex128 for float64 weights, else complex64."""
-        return torch.complex128 if self.scale.dtype == torch.float64 else torch.complex64
+    @classmethod
+    def label(cls, fields: Mapping[str, Any]) -> str:
+        return f"{fields.get('rate', cls.Config.model_fields['rate'].default)}b"
 
-    def singles(self) -> list[Codec[C]]:
-        """The codecs of one rate each that this one is made of: itself, unless it serves several rates."""
-        return [self]
+    def replay(self, x: Tensor, y: Tensor | None) -> dict[str, Tensor]:
+        payloads = self.compress(x)
+        z = torch.as_tensor(self.decompress(payloads, y if self.takes_y else None))
+        payload = torch.frombuffer(bytearray(b"".join(payloads)), dtype=torch.uint8).view(len(x), -1)
+        return {"payload": payload, "z": z}
 
     @torch.inference_mode()
     def compress(self, x: Csi) -> list[bytes]:
@@ -143,24 +216,6 @@ class Codec(nn.Module, Generic[C]):
         z = torch.cat(parts) if parts else torch.zeros(0, *shape, dtype=self.complex_dtype, device=self.device)
         return z if isinstance(side_information, Tensor) else z.cpu().numpy()
 
-    def _samples(self, array: Csi, name: str) -> Tensor:
-        shape, given = (
-            (self.config.angles, self.config.delays),
-            array if isinstance(array, Tensor) else np.asarray(array),
-        )
-        is_complex = given.is_complex() if isinstance(given, Tensor) else given.dtype.kind == "c"
-        if given.ndim != 3 or tuple(given.shape[1:]) != shape or not is_complex:
-            kind = f"{str(given.dtype).removeprefix('torch.')} {list(given.shape)}"
-            raise ZooError(f"{name} is {kind}; this codec takes complex [n, {shape[0]} angles, {shape[1]} delays]")
-        if isinstance(given, Tensor):
-            samples = given
-        else:  # torch takes native byte order, and warns of arrays that may not be written
-            dtype = np.complex64 if given.dtype.itemsize <= 8 else np.complex128
-            samples = torch.from_numpy(np.require(given, dtype, ["C", "W"]))
-        if not bool(torch.isfinite(torch.view_as_real(samples)).all()):
-            raise ZooError(f"{name} holds values that are not finite; see datagen verify")
-        return samples
-
 
 class FittedCodec(Codec[C]):
     """A codec that is made in closed form, from samples or from the law behind them."""
@@ -177,8 +232,11 @@ class FittedCodec(Codec[C]):
         """
 
 
-class NetworkCodec(Codec[C]):
-    """A codec whose parameters are trained by gradient. Inside, CSI is an image: real [n, 2 (re, im), angle, delay]."""
+class Network(Model[M]):
+    """A model whose parameters are trained by gradient. Inside, CSI is an image: real [n, 2 (re, im), angle, delay]."""
+
+    first: ClassVar[str | None] = None  # architecture that is trained first, and whose weights training starts from
+    target: ClassVar[Literal["x", "z"]]  # what of a batch is to be reconstructed
 
     def fit_scale(self, x: Tensor) -> None:
         """Set the scale so that nearly every sample's largest real or imaginary part is below 1.
@@ -200,6 +258,20 @@ class NetworkCodec(Codec[C]):
         wide = image.to(torch.promote_types(image.dtype, torch.float32))
         return torch.complex(wide[:, 0], wide[:, 1]).mul(self.scale)
 
+    def start_from(self, weights: dict[str, Tensor]) -> None:
+        """Take the weights of a trained model of this sort, or of :attr:`first`.
+
+        :raises RuntimeError: they are of another shape or number
+        """
+        self.load_state_dict(weights)
+
+    @abstractmethod
+    def trial(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, str]:
+        """What the receiver makes of some samples, for the error in the log: estimate of the target and, in words, at which rate.
+
+        :param x: complex [n, angle, delay]; likewise ``y``
+        """
+
     def draws(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
         """The random numbers that the loss of n samples needs, each with n rows: {} where it needs none."""
         return {}
@@ -214,6 +286,15 @@ class NetworkCodec(Codec[C]):
         :param draws: of :meth:`draws`
         :returns: scalar to minimise, and scalars worth a line in the log
         """
+
+
+class NetworkCodec(Codec[C], Network[C]):
+    """A codec whose parameters are trained by gradient."""
+
+    target = "z"
+
+    def trial(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, str]:
+        return torch.as_tensor(self.decompress(self.compress(x), y)), f"{self.bits} bits"
 
 
 def relative_error(image: Tensor, target: Tensor) -> Tensor:

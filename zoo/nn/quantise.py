@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +21,16 @@ def uniform_codes(x: Tensor, bits: int) -> Tensor:
 def uniform_values(codes: Tensor, bits: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Cell centres of :func:`uniform_codes`."""
     return ((codes.to(torch.float32) + 0.5) * (2.0 / 2**bits) - 1).to(dtype)
+
+
+def mu_law(x: Tensor, mu: float) -> Tensor:
+    """Compand values in [-1, 1], finer near zero (RD-JSCC §VII-C): sign(x) log(1 + mu |x|) / log(1 + mu)."""
+    return x.sign() * (mu * x.abs()).log1p() / math.log1p(mu)
+
+
+def mu_law_inverse(x: Tensor, mu: float) -> Tensor:
+    """Undo :func:`mu_law`: sign(x) ((1 + mu)^|x| - 1) / mu."""
+    return x.sign() * (x.abs() * math.log1p(mu)).expm1() / mu
 
 
 def straight_through(x: Tensor, quantised: Tensor) -> Tensor:
