@@ -264,10 +264,12 @@ def test_models_by_name(collection: Path) -> None:
 
 
 def test_parts_of_a_name() -> None:
-    assert registry.model_name("gd-csi-lite", "cdl", 64) == "gd-csi-lite-cdl-64b"
+    assert registry.model_name("gd-csi-lite", "cdl", "64b") == "gd-csi-lite-cdl-64b"
     assert registry.family_of("gd-csi-lite-cdl-64b") == "gd-csi-lite"
     assert registry.rate_of("gd-csi-lite-cdl-64b") == 64
-    with pytest.raises(ZooError, match="is not named <family>-<dataset>-<rate>b"):
+    assert registry.rate_of("rd-jscc-cdl-k32") == 32
+    assert registry.family_of("rd-jscc-cdl-k32") == "rd-jscc"
+    with pytest.raises(ZooError, match="is not named <family>-<dataset>-<rate>b or -k<symbols>"):
         registry.rate_of("gd-csi-lite")
 
 

@@ -21,12 +21,19 @@ from tests.conftest import small_recipe
 from zoo import config, data
 from zoo.checkpoint import check, read_config, read_tensors
 from zoo.errors import Interrupted
-from zoo.models.base import NetworkCodec
-from zoo.train import build, learning_rate, train
+from zoo.models.base import Network
+from zoo.train import build, first_stage, learning_rate, train
 
 TINY: dict[str, Any] = {
     "codec.width": 4, "codec.multipliers": (1, 2), "codec.kernel": 3, "codec.norm": "channel", "training.steps": 4, "training.batch": 8,
     "training.warmup_steps": 0, "training.validation_samples": 8,
+}  # fmt: skip
+JSCC: dict[str, Any] = {
+    "codec.symbols": (2, 4), "codec.encoder": ((2, 3), (4, 3), (2, 3)), "codec.decoder": ((4, 3), (2, 3)), "codec.blocks": 1,
+    "training.steps": 4, "training.batch": 8, "training.warmup_steps": 0, "training.validation_samples": 8,
+}  # fmt: skip
+REFINED: dict[str, Any] = {
+    **TINY, **JSCC, "first.steps": 3, "first.batch": 8, "first.warmup_steps": 0, "first.validation_samples": 8,
 }  # fmt: skip
 SMALL: dict[str, Any] = {"training.steps": 4, "training.batch": 8, "training.validation_samples": 8}
 
@@ -51,13 +58,15 @@ def test_every_recipe_builds_and_every_lite_one_is_small(name: str, source: data
     if recipe.architecture in ("klt", "klt-grid"):
         return
     codec = build(recipe, source)
-    assert isinstance(codec, NetworkCodec)
+    assert isinstance(codec, Network)
     if name.endswith("-lite") or name in ("csinet", "crnet"):
         assert sum(parameter.numel() for parameter in codec.parameters()) <= 1_000_000
 
 
 def test_networks_have_a_lite_size() -> None:
-    full = {name for name in config.names() if name.startswith("gd-csi") and not name.endswith("-lite")}
+    families = ("gd-csi", "adjscc", "csinetplus-jscc", "unet-jscc", "rd-jscc", "gd-jscc")
+    ablations = ("-large", "-small", "-cnr", "-indoor")  # of the papers' sizes
+    full = {name for name in config.names() if name.startswith(families) and not name.endswith(("-lite", *ablations))}
     assert full
     assert {f"{name}-lite" for name in full} <= set(config.names())
 
@@ -68,6 +77,9 @@ def test_networks_have_a_lite_size() -> None:
         ("gd-csi", {**TINY, "codec.rate": 64}),
         ("gd-csi-multirate", {**TINY, "codec.rates": (64, 128), "codec.objective": "sampler"}),
         ("csinet", SMALL),
+        ("adjscc", {**JSCC, "codec.cnr_db": (0.0, 20.0), "codec.bits": 4}),
+        ("rd-jscc", REFINED),  # stopped in the first stage
+        ("rd-jscc", {**REFINED, "first.steps": 1}),  # stopped in the second
     ],
 )
 def test_stopped_and_resumed_is_the_same_as_not_stopped(
@@ -141,6 +153,41 @@ def test_fine_tuning_starts_from_a_model_or_a_run(source: data.Cached, tmp_path:
         assert same(codec.state_dict(), read_tensors(model / "model.safetensors"))
     with pytest.raises(zoo.ZooError, match=r"other weights than this recipe: .*size mismatch for"):
         build(config.load("gd-csi-onestep", {**TINY, "codec.width": 8, "training.init": str(model)}), source)
+
+
+def test_two_stages(source: data.Cached, tmp_path: Path) -> None:
+    (model,) = train(config.load("rd-jscc", REFINED), source, tmp_path / "run", progress=False)
+    assert model.name == "rd-jscc-cdl-k4"
+    first = tmp_path / "run/first/models/rd-jscc-ae-cdl-k4"
+    autoencoder, whole = read_tensors(first / "model.safetensors"), read_tensors(model / "model.safetensors")
+    assert {name for name in autoencoder if name.startswith("autoencoder.")}
+    for name, value in autoencoder.items():  # frozen: weights and normalisation, of the averaged model too
+        assert torch.equal(whole[name], value), name
+    assert whole["unet.out.weight"].any()  # which started from zero
+    loaded = zoo.load(model)
+    assert (check(model, loaded), check(first, zoo.load(first))) == (0, 0)
+    x = data.Store(source.store.path).read("val").x
+    assert torch.equal(
+        loaded.decode(loaded.encode(x, 5), 5, 0), zoo.load(first).decode(zoo.load(first).encode(x, 5), 5)
+    )
+    lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert {"loss", "error", "coarse_error"} <= set(lines[0])
+    assert read_config(model)["recipe"]["first"]["steps"] == 3
+    for init in (tmp_path / "run/first", first, model):  # a stage may be given
+        recipe = config.load("gd-jscc", {**REFINED, "training.init": str(init)})
+        assert torch.equal(build(recipe, source).state_dict()["scale"], whole["scale"])
+        assert first_stage(recipe) is None
+    changed = {**REFINED, "codec.blocks": 2, "training.init": str(first)}
+    with pytest.raises(zoo.ZooError, match="other weights than this recipe"):
+        build(config.load("rd-jscc", changed), source)
+
+
+def test_a_time_budget_is_shared_by_the_stages(source: data.Cached, tmp_path: Path) -> None:
+    changes = {**REFINED, "first.steps": 10**6, "training.steps": 10**6}
+    train(config.load("rd-jscc", changes), source, tmp_path / "run", progress=False, max_minutes=4 / 60)
+    for run in (tmp_path / "run", tmp_path / "run/first"):
+        lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        assert 0 < max(line["step"] for line in lines) < 10**6
 
 
 def test_fitted_families_go_through_the_same_door(source: data.Cached, tmp_path: Path) -> None:
@@ -237,6 +284,10 @@ def test_ctrl_c_saves_and_resume_goes_on(small_store: Store, tmp_path: Path) -> 
         ("klt", {"codec.rate": "many"}, "rate = 'many': it should be a number of bits"),
         ("klt", {"codec.side_information_snr_db": 3.0}, "unknown key 'side_information_snr_db'; did you mean"),
         ("klt", {"training.side_information_snr_db": None}, "give training.side_information_snr_db"),
+        ("rd-jscc", {"first.batch": 1000}, "does not fit 600 training samples"),
+        ("rd-jscc", {"first.step": 3}, "unknown key 'first.step'; did you mean 'steps'"),
+        ("adjscc", {"first.steps": 3}, "adjscc is trained in one stage"),
+        ("adjscc", {"codec.side_information": False}, "unknown key 'side_information'"),
         ("klt-grid", {}, "does not say what law"),
         ("klt-grid", {"codec.side_information": False}, "use klt without"),
     ],

@@ -18,7 +18,7 @@ RATES = {
     "klt": (64, 128, 192, 256, 320), "klt-grid": (64, 128, 192, 256, 320), "csinet": (66, 132, 192, 258), "crnet": (66, 132, 192, 258),
     "gd-csi-lite": (64, 128, 192, 256),
 }  # fmt: skip
-NAMES = [registry.model_name(family, "cdl", rate) for family, rates in RATES.items() for rate in rates]
+NAMES = [registry.model_name(family, "cdl", f"{rate}b") for family, rates in RATES.items() for rate in rates]
 
 
 def test_every_family_is_there_at_each_rate_and_nothing_else() -> None:

@@ -108,6 +108,22 @@ def test_train_takes_settings_and_simulates(zoo_cli: Cli, tmp_path: Path) -> Non
     assert facts["dataset"]["name"] == "mine-v1"
 
 
+def test_a_model_that_sends_symbols(small_store: Store, zoo_cli: Cli) -> None:
+    settings = [*TINY, *(part.replace("training", "first") for part in TINY)]
+    made = zoo_cli("train", "rd-jscc", "--lite", *settings, "--data", small_store.path, "--json")
+    assert made.returncode == 0, made.stderr
+    facts = json.loads(made.stdout)
+    assert facts == {
+        "run": "runs/rd-jscc-lite-cdl-k32",
+        "models": ["runs/rd-jscc-lite-cdl-k32/models/rd-jscc-lite-cdl-k32"],
+    }
+    model = facts["models"][0]
+    assert zoo_cli("check", model).stdout.startswith("ok ")
+    assert json.loads(zoo_cli("info", model, "--json").stdout)["codec"]["symbols"] == [8, 16, 32]
+    for arguments in (["bench", model], ["compress", model, small_store.path, "x.payloads"]):
+        assert_one_line_error(zoo_cli(*arguments), 2, "sends symbols over a radio link")
+
+
 def test_limits_are_printed_and_kept(
     small_store: Store, zoo_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -49,6 +49,13 @@ class Recipe(BaseModel):
     architecture: str = Field(pattern=NAME, description="codec class, see zoo.registry.ARCHITECTURES")
     codec: dict[str, Any] = Field(default_factory=dict, description="fields of the codec's config")
     training: Training = Training()
+    first: Training | None = Field(
+        None, description="of the first stage, for families of two; nothing of it is used where training.init is given"
+    )
+
+    def record(self) -> dict[str, Any]:
+        """The recipe, JSON-ready."""
+        return self.model_dump(mode="json", exclude={"first"} if self.first is None else set())
 
 
 def names() -> list[str]:
@@ -99,8 +106,9 @@ def _table(recipe: str | Path, within: tuple[str, ...] = ()) -> dict[str, Any]:
         return table
     below = _table(str(base), (*within, str(path)))
     merged = {**below, **table}
-    for key in ("codec", "training"):
-        merged[key] = {**below.get(key, {}), **table.get(key, {})}
+    for key in ("codec", "training", "first"):
+        if key in merged:
+            merged[key] = {**below.get(key, {}), **table.get(key, {})}
     return merged
 
 
@@ -120,7 +128,10 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "extra_forbidden":
         fields: dict[str, Any] = dict(model.model_fields)
         for part in first["loc"][:-1]:
-            fields = dict(fields[str(part)].annotation.model_fields)
+            kind = fields[str(part)].annotation
+            fields = dict(
+                next(inner for inner in (*get_args(kind), kind) if hasattr(inner, "model_fields")).model_fields
+            )
         return unknown("key", place, fields)
     message = first["msg"].removeprefix("Value error, ").replace("Input should", "it should")
     if first["type"] in ("missing", "value_error"):

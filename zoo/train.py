@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import ValidationError
@@ -44,7 +44,7 @@ def train(
     """Train (or fit in closed form) and export.
 
     A run directory holds ``recipe.json``, ``log.jsonl``, ``checkpoints/step-N/`` (averaged weights and training state apart) and at
-    the end ``models/<name>/``, one model a rate.
+    the end ``models/<name>/``, one model a rate. A family of two stages has the run of its first in ``first/``.
 
     :param source: of the samples
     :param run: directory; must not exist, unless ``resume``
@@ -55,21 +55,67 @@ def train(
     :raises Interrupted: stopped by SIGINT or SIGTERM; a checkpoint was written
     """
     with _processes(device) as (rank, world, device):
-        codec, trainer = build(recipe, source), None
-        if isinstance(codec, Network):
-            trainer = _Trainer(
-                codec.to(device), recipe.training, source, run, rank, world, max_minutes, progress and rank == 0
-            )
-        record = {
-            "dataset": source.record(), "side_information_snr_db": recipe.training.side_information_snr_db,
-            "recipe": recipe.model_dump(mode="json"), "trained_with": _versions(device, world),
-        }  # fmt: skip
-        if rank == 0:
-            _open_run(run, recipe, record, resume)
-        if trainer is not None:
-            codec = trainer.run(resume)
-            record |= {"steps": trainer.step, "minutes": round(trainer.elapsed / 60, 1)}
-        return export(codec.to("cpu"), recipe, source, record, run / "models") if rank == 0 else []
+        place = _Place(rank, world, device, resume, progress and rank == 0)
+        return _train(recipe, source, run, place, max_minutes)[1]
+
+
+class _Place(NamedTuple):
+    """Which process this is, and how it goes on."""
+
+    rank: int
+    world: int
+    device: str
+    resume: bool
+    progress: bool
+
+
+def _train(
+    recipe: Recipe, source: Source, run: Path, place: _Place, max_minutes: float | None
+) -> tuple[Model[Any], list[Path]]:
+    """Train one stage, after the one before it, and export: the model, and the directories that it is shipped in."""
+    codec, trainer, stage, minutes = build(recipe, source), None, first_stage(recipe), None
+    if stage is not None:
+        source.batches(0, stage.training.batch)  # refuses a batch that the data cannot fill, before anything is written
+    if stage is not None and max_minutes is not None:  # each stage has the time that its steps take of all
+        minutes = max_minutes * stage.training.steps / (stage.training.steps + recipe.training.steps)
+        max_minutes -= minutes
+    if isinstance(codec, Network):
+        trainer = _Trainer(codec.to(place.device), recipe.training, source, run, place, max_minutes)
+    record = {
+        "dataset": source.record(), "side_information_snr_db": recipe.training.side_information_snr_db,
+        "recipe": recipe.record(), "trained_with": _versions(place.device, place.world),
+    }  # fmt: skip
+    if place.rank == 0:
+        _open_run(run, recipe, record, place.resume)
+    if trainer is not None:
+        if stage is not None:
+            before, _ = _train(stage, source, run / "first", place, minutes)
+            trainer.start_from(before.state_dict())
+        codec = trainer.run(place.resume)
+        record |= {"steps": trainer.step, "minutes": round(trainer.elapsed / 60, 1)}
+    codec = codec.to("cpu")
+    return codec, export(codec, recipe, source, record, run / "models") if place.rank == 0 else []
+
+
+def first_stage(recipe: Recipe) -> Recipe | None:
+    """The recipe of what is trained before a model of two stages: the same codec, as far as it goes. None where there is nothing, or
+    where ``training.init`` gives it.
+
+    :raises ZooError: the recipe has a first stage, the architecture has none
+    """
+    kind = architecture(recipe.architecture)
+    first = kind.first if issubclass(kind, Network) else None
+    if first is None:
+        if recipe.first is not None:
+            raise ZooError(f"recipe {recipe.family}: first: {recipe.architecture} is trained in one stage")
+        return None
+    if recipe.training.init is not None:
+        return None
+    shared = architecture(first).Config.model_fields
+    return Recipe(
+        family=f"{recipe.family}-ae", architecture=first, training=recipe.first or Training(),
+        codec={name: value for name, value in recipe.codec.items() if name in shared},
+    )  # fmt: skip
 
 
 def build(recipe: Recipe, source: Source) -> Model[Any]:
@@ -147,21 +193,25 @@ class _Trainer:
     """One training run; nothing is written before :meth:`run`."""
 
     def __init__(
-        self, codec: Network[Any], training: Training, source: Source, run: Path, rank: int, world: int,
-        max_minutes: float | None, progress: bool,
+        self, codec: Network[Any], training: Training, source: Source, run: Path, place: _Place, max_minutes: float | None
     ) -> None:  # fmt: skip
-        if training.batch % world:
-            raise ZooError(f"training.batch {training.batch} is no multiple of the {world} processes")
+        if training.batch % place.world:
+            raise ZooError(f"training.batch {training.batch} is no multiple of the {place.world} processes")
         source.batches(0, training.batch)  # refuses a batch that the data cannot fill
         self.codec = codec.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.codec).eval().requires_grad_(False)  # moving average of weights: what is kept
-        self.training, self.source, self.out, self.rank, self.world = training, source, run, rank, world
+        self.training, self.source, self.out, self.rank, self.world = training, source, run, place.rank, place.world
         self.budget = None if max_minutes is None else 60 * max_minutes
-        self.progress, self.device = progress, codec.device
+        self.progress, self.device = place.progress, codec.device
         self.cuda = self.device.type == "cuda"
         self.parameters = {name: weight for name, weight in codec.named_parameters() if weight.requires_grad}
         self.optimizer = torch.optim.Adam(_groups(codec), lr=training.learning_rate, fused=True)
         self.step, self.elapsed, self.validated, self.validating = 0, 0.0, 0, 0.0
+
+    def start_from(self, weights: dict[str, Tensor]) -> None:
+        """Take the weights of the stage before."""
+        for codec in (self.codec, self.average):
+            codec.start_from(weights)
 
     def run(self, resume: bool) -> Network[Any]:
         """Train to the end and return the averaged codec."""
@@ -349,7 +399,7 @@ def learning_rate(training: Training, step: int, done: float) -> float:
 def _open_run(run: Path, recipe: Recipe, record: dict[str, Any], resume: bool) -> None:
     """Make a run's directory, or see that the one there is of the same recipe and data."""
     kept = run / "recipe.json"
-    facts = {"recipe": recipe.model_dump(mode="json"), "dataset": record["dataset"]}
+    facts = {"recipe": recipe.record(), "dataset": record["dataset"]}
     if kept.is_file():
         if not resume:
             raise ZooError(f"{run} holds a run already; give --resume to go on with it, or another --out")

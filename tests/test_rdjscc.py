@@ -1,0 +1,429 @@
+"""JSCC models: symbols, rates, sizes, quantisation, refinement, and what they refuse."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd import grad
+
+import zoo
+from tests.zoo_fixtures import samples
+from zoo import registry
+from zoo.bench import macs
+from zoo.checkpoint import check, load_codec, save_model
+from zoo.errors import CheckError, ZooError
+from zoo.models.adjscc import ADJSCC, Autoencoder, AutoencoderConfig
+from zoo.models.jscc import JSCC, PEAK, levels, quantised, unit_power
+from zoo.models.rdjscc import RDJSCC, RDJSCCConfig
+from zoo.models.unetjscc import UNetConfig, UNetJSCC, shared
+from zoo.nn.link import rayleigh
+from zoo.nn.quantise import mu_law, mu_law_inverse
+from zoo.nn.residual_diffusion import add_residual_noise
+from zoo.nn.snr_gate import SnrGate
+
+AE: dict[str, Any] = {
+    "symbols": (2, 4, 8), "encoder": ((2, 3), (4, 3), (2, 3)), "decoder": ((4, 3), (2, 3)), "decoder_kernel": 3, "blocks": 1,
+}  # fmt: skip
+UNET: dict[str, Any] = {**AE, "width": 4, "multipliers": (1, 2), "kernel": 3, "norm": "channel"}
+SIZES = {"adjscc": AE, "unet-jscc": UNET, "rd-jscc": UNET}
+FAMILIES = list(SIZES)
+
+
+def untrained(family: str, **fields: Any) -> JSCC[Any]:
+    """A network of small size with random weights, ready to use."""
+    torch.manual_seed(1)
+    kind = registry.architecture(family)
+    model = kind(kind.Config.model_validate({**SIZES[family], **fields}))
+    assert isinstance(model, JSCC)
+    model.fit_scale(samples(100))
+    for weight in model.parameters():
+        if not weight.any():  # what training starts from zero
+            nn.init.normal_(weight, std=0.1)
+    return model.eval().requires_grad_(False)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def images(model: JSCC[Any], n: int = 8, seed: int = 0) -> Tensor:
+    return model.to_image(samples(n, seed))
+
+
+# sizes -----------------------------------------------------------------------------------------------------------------------
+
+
+def numbers(network: nn.Module) -> int:
+    """Parameters, and the running moments of normalisation, as the published sizes count."""
+    moments = [buffer for name, buffer in network.named_buffers() if "running" in name]
+    return sum(weight.numel() for weight in [*network.parameters(), *moments])
+
+
+PLAIN: dict[str, Any] = {
+    "gated": False,
+    "encoder": ((3, 11), (32, 9), (48, 7), (2, 5)),
+    "decoder": ((8, 11), (18, 7), (2, 5)),
+}
+LARGE: dict[str, Any] = {"blocks": 10, "decoder": ((112, 11), (208, 7), (2, 5))}
+
+
+@pytest.mark.parametrize(
+    ("fields", "encoder", "decoder"),
+    [
+        ({}, 152_220, 118_446),  # Table V, RD-JSCC and ADJSCC (small)
+        ({"encoder": ((2, 7), (2, 7))}, 66_176, 118_446),  # Table VII
+        ({"decoder": ((16, 7), (24, 5), (2, 3))}, 152_220, 134_446),  # Table II as it is printed
+        (LARGE, 152_220, 11_981_386),  # Table V: 152 K, 12 M
+        (PLAIN, 152_159, 117_950),  # Table V, CsiNet+ (small): 152 K, 118 K
+        (PLAIN | LARGE, 152_159, 11_873_970),
+    ],
+)
+def test_autoencoders_have_the_published_sizes(fields: dict[str, Any], encoder: int, decoder: int) -> None:
+    with torch.device("meta"):
+        network = Autoencoder(AutoencoderConfig(**fields))
+    assert (numbers(network.encoder), numbers(network.decoder)) == (encoder, decoder)
+
+
+@pytest.mark.parametrize(
+    ("small", "timed", "untimed"),
+    [({}, 13_905_602, 13_715_842), ({"width": 32, "multipliers": (1, 2)}, 1_271_906, 1_251_650)],
+)
+def test_u_nets_have_the_published_sizes(small: dict[str, Any], timed: int, untimed: int) -> None:
+    with torch.device("meta"):  # Tables V and VI: 13.9 M and 13.7 M; 1.28 M and 1.25 M
+        assert numbers(RDJSCC(RDJSCCConfig(**small)).unet) == timed
+        assert numbers(UNetJSCC(UNetConfig(**small)).unet) == untimed
+
+
+def test_the_encoder_costs_what_it_is_said_to() -> None:
+    with torch.device("meta"):
+        encoder = Autoencoder(AutoencoderConfig()).encoder.eval()
+        x, snr = torch.zeros(1, 2, 32, 32), torch.zeros(1)
+    assert macs(lambda: encoder(x, snr)) / 1e6 == pytest.approx(85.4, abs=0.05)
+
+
+# symbols ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("k", [2, 4, 8])
+def test_symbols_of_unit_power_and_back(family: str, k: int) -> None:
+    model = untrained(family)
+    x = samples(3).numpy()
+    s = model.encode(x, snr_db=5, k=k)
+    assert s.shape == (3, k)
+    assert s.dtype == np.complex64
+    assert np.square(np.abs(s)).mean(1) == pytest.approx([1, 1, 1])
+    z = model.decode(s, snr_db=5)
+    assert z.shape == (3, 32, 32)
+    assert z.dtype == np.complex64
+    assert np.isfinite(z).all()
+    as_torch = model.decode(torch.from_numpy(s), 5)
+    assert isinstance(as_torch, Tensor)
+    assert (as_torch.numpy() == z).all()
+    assert isinstance(model.encode(samples(3), 5, k), Tensor)
+
+
+def test_a_short_latent_is_the_beginning_of_the_long_one_and_decodes_with_the_rest_zeroed() -> None:
+    model = untrained("adjscc")
+    long, short = model.encode(samples(3), 0), model.encode(samples(3), 0, k=4)
+    ratio = short / long[:, :4]
+    assert torch.allclose(ratio, ratio[:, :1].expand_as(ratio), atol=1e-5)  # but for the power of its own
+    seen: list[Tensor] = []
+    coarse = model.coarse
+    model.coarse = lambda received, snr_db: seen.append(received) or coarse(received, snr_db)  # type: ignore[method-assign, func-returns-value]
+    model.decode(short, 0)
+    assert seen[0].shape == (3, 8, 2)
+    assert not seen[0][:, 4:].any()
+    assert torch.equal(torch.view_as_complex(seen[0][:, :4].contiguous()), short)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_batches_are_an_internal_matter(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = untrained(family).double()
+    x, snr = samples(7), torch.linspace(-10, 10, 7)
+    s = model.encode(x, snr)
+    assert s.dtype == torch.complex128
+    z = model.decode(s, snr)
+    monkeypatch.setattr("zoo.models.jscc.BATCH", 3)
+    assert torch.allclose(model.encode(x, snr), s)
+    assert torch.allclose(model.decode(s, snr), z, rtol=1e-9, atol=1e-12)
+    assert model.encode(x[:0], 5).shape == (0, 8)
+    assert model.decode(s[:0], 5).shape == (0, 32, 32)
+    assert model.encode(x[:0], 5, bits=3) == []
+
+
+def test_the_snr_reaches_encoder_and_decoder_by_the_gates_alone() -> None:
+    for gated in (True, False):
+        model = untrained("adjscc", gated=gated)
+        s = model.encode(samples(2), 5)
+        assert torch.equal(model.encode(samples(2), -5), s) != gated
+        assert torch.equal(model.decode(s, 5), model.decode(s, -5)) != gated
+
+
+def test_snr_gate_by_hand() -> None:
+    gate = SnrGate(1)
+    assert sum(weight.numel() for weight in gate.parameters()) == 33 * 1 + 32
+    for weight in gate.parameters():
+        nn.init.ones_(weight)
+    features = torch.tensor([[[[1.0, 3.0]]]])
+    factor = torch.tensor(16 * (2 + 0.5 + 1) + 1.0).sigmoid()  # mean 2, 5 dB = 0.5 B
+    assert torch.allclose(gate(features, torch.tensor([5.0])), features * factor)
+
+
+# quantised symbols -----------------------------------------------------------------------------------------------------------
+
+
+def test_mu_law_by_hand() -> None:
+    x = torch.tensor([-1.0, -0.02, 0.0, 0.5, 1.0])
+    companded = [math.copysign(math.log(1 + 50 * abs(v)) / math.log(51), v) for v in x.tolist()]
+    assert mu_law(x, 50).tolist() == pytest.approx(companded, abs=1e-6)
+    assert mu_law_inverse(mu_law(x, 50), 50).tolist() == pytest.approx(x.tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize(("bits", "k"), [(1, 2), (3, 4), (4, 8), (6, 8)])
+def test_quantised_symbols_are_real_bytes(bits: int, k: int) -> None:
+    model = untrained("adjscc")
+    payloads = model.encode(samples(5), 5, k=k, bits=bits)
+    assert [len(payload) for payload in payloads] == [-(-2 * k * bits // 8)] * 5
+    s = model.symbols(payloads, k, bits)
+    assert s.shape == (5, k)
+    assert np.square(np.abs(s)).mean(1) == pytest.approx(np.ones(5))
+    assert model.decode(s, 5).shape == (5, 32, 32)
+
+
+def test_more_bits_come_nearer() -> None:
+    pairs = unit_power(torch.randn(200, 8, 2, generator=generator()))
+    errors = [(levels(quantised(pairs, bits), bits) - pairs).square().mean().item() for bits in (2, 4, 6, 8)]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[1] < 0.03 * 0.5  # of the power of a real part: 4 bits are nearly free
+    assert levels(quantised(torch.tensor([99.0]), 8), 8).item() == pytest.approx(PEAK, rel=0.02)
+
+
+def test_quantisation_passes_gradients_straight_through() -> None:
+    model = untrained("adjscc", bits=2).requires_grad_(True).train()
+    x = images(model)
+    draws = model.draws(8, generator())
+    loss, _ = model.loss(x, None, x, draws)
+    (gradient,) = grad(loss, [model.get_parameter("autoencoder.encoder.dense.weight")])
+    assert gradient.any()
+
+
+# the link --------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_link_adds_noise_that_combining_has_weakened() -> None:
+    s = torch.ones(4000, 4, dtype=torch.complex64)
+    for snr_db in (-10.0, 5.0):
+        noise = rayleigh(s, torch.full((4000,), snr_db), generator()) - s
+        # E 1/||h||^2 = 1/31 for the Gamma(32, 1) of 32 antennas
+        assert noise.abs().square().mean().item() == pytest.approx(10 ** (-snr_db / 10) / 31, rel=0.05)
+        assert abs(noise.mean().item()) < 0.01
+
+
+def test_training_sees_the_link_of_the_model() -> None:
+    model = untrained("adjscc", snr_db=(5.0, 5.0))
+    model.link = lambda symbols, snr_db, generator=None: symbols + 2 * 10 ** (-snr_db[:, None] / 20)  # type: ignore[misc]
+    x = images(model)
+    draws = model.draws(8, generator())
+    sent = torch.view_as_real(model.encode(samples(8), 5))
+    noise = torch.tensor([2 * 10 ** (-5 / 20), 0.0])
+    assert torch.allclose(model.received(x, draws)[-1], sent + noise, atol=1e-5)
+
+
+def test_an_imperfect_estimate_has_its_cnr() -> None:
+    model = untrained("adjscc", cnr_db=(10.0, 10.0))
+    x = images(model, 50)
+    seen: list[Tensor] = []
+    latent = model.latent
+    model.latent = lambda image, snr_db: seen.append(image) or latent(image, snr_db)  # type: ignore[method-assign, func-returns-value]
+    model.received(x, model.draws(50, generator()))
+    assert ((seen[0] - x).square().sum() / x.square().sum()).item() == pytest.approx(0.1, rel=0.02)
+
+
+# refinement ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("begin", ["estimate", "noise"])
+def test_steps_of_refinement(begin: str) -> None:
+    model = untrained("rd-jscc", begin=begin)
+    assert isinstance(model, RDJSCC)
+    s = model.encode(samples(3), 5)
+    estimates = [model.decode(s, 5, steps) for steps in (0, 1, 2, 20)]
+    assert torch.equal(model.decode(s, 5), estimates[2])
+    assert all(not torch.allclose(first, estimates[3]) for first in estimates[:3])
+    assert torch.equal(
+        model.decode(s[[2, 0]], 5), estimates[2][[2, 0]]
+    )  # a function of the symbols, whatever stands beside them
+    coarse = model.coarse(torch.view_as_real(s), torch.full((3,), 5.0))
+    assert torch.equal(estimates[0], model.from_image(coarse))
+
+
+def test_a_perfect_denoiser_gives_the_truth_and_no_loss() -> None:
+    model = untrained("rd-jscc")
+    assert isinstance(model, RDJSCC)
+    truth = images(model, 4).clamp(-1, 1)
+    model.denoise = lambda z, coarse, time: truth  # type: ignore[method-assign]
+    for steps in (1, 2, 20):
+        assert torch.equal(model.refine(torch.zeros_like(truth), steps), truth)
+    assert model.loss(truth, None, truth, model.draws(4, generator()))[0] == 0
+
+
+def test_the_denoiser_is_trained_on_equation_10() -> None:
+    model = untrained("rd-jscc", symbols=(8,))
+    assert isinstance(model, RDJSCC)
+    x, draws = images(model, 4), model.draws(4, generator())
+    draws["time"] = torch.tensor([1, 3, 7, 10])
+    coarse = model.coarse(model.received(x, draws)[0], draws["snr_db"])
+    level = torch.tensor([model.level(t) for t in (1, 3, 7, 10)])
+    wanted = add_residual_noise(x, coarse, draws["noise"], level, 0.988)
+    seen: list[Tensor] = []
+    model.denoise = lambda z, coarse, time: seen.append(z) or torch.zeros_like(z)  # type: ignore[method-assign, func-returns-value]
+    loss, _ = model.loss(x, None, x, draws)
+    assert torch.allclose(seen[0], wanted, atol=1e-3)
+    assert loss.item() == pytest.approx(
+        (level / (1 - level)).clamp(max=5).mean().item()
+    )  # estimating nothing errs by 1
+    generative = untrained("rd-jscc", begin="noise", start=20)
+    assert isinstance(generative, RDJSCC)
+    assert generative.weight == 0
+    assert set(generative.draws(500, generator())["time"].tolist()) == set(range(1, 21))
+
+
+def test_rates_take_turns() -> None:
+    rates = [torch.full((5, 1), float(k)) for k in (8, 16, 32)]
+    assert shared(rates).flatten().tolist() == [8, 16, 32, 8, 16]
+
+
+# gradients -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("family", "fields"),
+    [("adjscc", {}), ("unet-jscc", {}), ("rd-jscc", {}), ("rd-jscc", {"objective": "sampler"}), ("rd-jscc", {"begin": "noise"})],
+)  # fmt: skip
+def test_the_loss_trains_every_weight_but_those_that_are_frozen(family: str, fields: dict[str, Any]) -> None:
+    kind = registry.architecture(family)
+    frozen = {
+        name for name, weight in kind(kind.Config(**SIZES[family])).named_parameters() if not weight.requires_grad
+    }
+    assert {name.split(".")[0] for name in frozen} == ({"autoencoder"} if family == "rd-jscc" else set())
+    model = untrained(family, **fields).train()
+    weights = {name: weight for name, weight in model.named_parameters() if name not in frozen}
+    for weight in weights.values():
+        weight.requires_grad_(True)
+    x = images(model)
+    loss, _ = model.loss(x, None, x, model.draws(8, generator()))
+    for name, gradient in zip(weights, grad(loss, list(weights.values())), strict=True):
+        assert torch.isfinite(gradient).all(), name
+        assert gradient.any() or name.endswith("conv.bias"), name  # which normalisation takes away again
+
+
+def test_the_first_stage_stays_as_it_is_in_training_mode() -> None:
+    model = untrained("rd-jscc").train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    x = images(model)
+    model.loss(x, None, x, model.draws(8, generator()))
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_model_of_two_stages_starts_from_its_first() -> None:
+    first, model = untrained("adjscc"), untrained("rd-jscc")
+    own = {name: value.clone() for name, value in model.state_dict().items()}
+    for value in first.parameters():
+        nn.init.normal_(value)
+    model.start_from(first.state_dict())
+    for name, value in model.state_dict().items():
+        source = own if name.startswith(("unet.", "noise")) else first.state_dict()
+        assert torch.equal(value, source[name]), name
+    with pytest.raises(RuntimeError, match="Missing key"):
+        model.start_from({"scale": torch.ones(())})
+
+
+# on disk ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_models_are_saved_loaded_and_checked(family: str, tmp_path: Path) -> None:
+    model, path = untrained(family), tmp_path / f"{family}-cdl-k8"
+    for dtype in ("float32", "float16"):
+        save_model(
+            path, model, {"name": path.name, "architecture": family}, {"x": samples(4), "y": samples(4, 1)}, dtype
+        )
+        loaded = zoo.load(path)
+        assert isinstance(loaded, zoo.JSCC)
+        assert check(path, loaded) == 0
+        assert check(path, zoo.load(path, dtype="float64")) < 1e-4
+    changed = zoo.load(path)
+    with torch.no_grad():
+        changed.get_parameter("autoencoder.decoder.dense.weight").mul_(1.2)
+    with pytest.raises(CheckError, match="golden reconstructions differ"):
+        check(path, changed)
+    with torch.no_grad():
+        changed.get_parameter("autoencoder.encoder.dense.weight")[0].mul_(1.2)
+    with pytest.raises(CheckError, match="golden symbols differ"):
+        check(path, changed)
+    with pytest.raises(ZooError, match="sends symbols over a radio link, not payloads"):
+        load_codec(path)
+
+
+# bad input -------------------------------------------------------------------------------------------------------------------
+
+GOOD = samples(2).numpy()
+SENT = np.ones((2, 8), np.complex64)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda model: model.encode(GOOD.real, 5), r"x is float32 \[2, 32, 32\]"),
+        (lambda model: model.encode(GOOD, 5, k=3), "3 symbols are not served; this model has k of 2, 4, 8"),
+        (lambda model: model.encode(GOOD, [1, 2, 3]), "snr_db must be a finite number of decibels, or 2 of them"),
+        (lambda model: model.encode(GOOD, math.nan), "snr_db must be a finite number"),
+        (lambda model: model.encode(GOOD, "loud"), "snr_db must be a finite number"),
+        (lambda model: model.encode(GOOD, 5, bits=17), "bits = 17: a real dimension takes 1 to 16"),
+        (lambda model: model.symbols([b"abc"], bits=4), "payload 0 has 3 bytes; this code of 64 bits has 8"),
+        (lambda model: model.decode(SENT[:, :7], 5), "7 symbols are not served"),
+        (lambda model: model.decode(SENT.real, 5), r"received is float32 \[2, 8\]; this model takes complex \[n, k\]"),
+        (lambda model: model.decode(SENT * np.nan, 5), "received holds values that are not finite"),
+        (lambda model: model.decode(SENT, 5, steps=1), "steps 1 is out of range: this model decodes in 0 to 0"),
+    ],
+)
+def test_bad_input_is_refused(call: Any, words: str) -> None:
+    with pytest.raises(ZooError, match=words):
+        call(untrained("adjscc"))
+
+
+def test_the_supervised_u_net_is_no_choice() -> None:
+    with pytest.raises(ZooError, match="steps 0 is out of range: this model decodes in 1 to 1"):
+        untrained("unet-jscc").decode(SENT, 5, steps=0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"symbols": (16, 8)}, "must be positive and rise"),
+        ({"snr_db": (5.0, -5.0)}, r"snr_db \(5.0, -5.0\) must be \(low, high\)"),
+        ({"encoder": ((2, 4),)}, "kernels odd"),
+        ({"decoder": ((8, 3),)}, "must have 2 channels"),
+        ({"kernel": 4}, "kernel 4 must be odd"),
+        ({"delays": 20}, "multiples of 8"),
+        ({"start": 21}, "start 21 exceeds the 20 steps"),
+        ({"objective": "sampler", "decoding_steps": 0}, "of which there are none"),
+        ({"side_information": True}, "Extra inputs are not permitted"),
+    ],
+)
+def test_configs_that_cannot_be_are_refused(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        RDJSCCConfig.model_validate(fields)
+
+
+def test_adjscc_is_the_first_stage_of_rd_jscc() -> None:
+    assert registry.architecture(RDJSCC.first or "") is ADJSCC
+    assert issubclass(RDJSCCConfig, AutoencoderConfig)
