@@ -297,7 +297,8 @@ def test_the_denoiser_is_trained_on_equation_10() -> None:
 
 def test_rates_take_turns() -> None:
     rates = [torch.full((5, 1), float(k)) for k in (8, 16, 32)]
-    assert shared(rates).flatten().tolist() == [8, 16, 32, 8, 16]
+    turn = untrained("unet-jscc").draws(5, generator())["turn"]
+    assert shared(rates, turn).flatten().tolist() == [8, 16, 32, 8, 16]
 
 
 # gradients -------------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -120,6 +121,47 @@ def test_a_model_that_sends_symbols(small_store: Store, zoo_cli: Cli) -> None:
     model = facts["models"][0]
     assert zoo_cli("check", model).stdout.startswith("ok ")
     assert json.loads(zoo_cli("info", model, "--json").stdout)["codec"]["symbols"] == [8, 16, 32]
+    sweep = (
+        "--snr",
+        "-10:10:10",
+        "--snr",
+        "5",
+        "--k",
+        "8,32",
+        "--steps",
+        "0,1,2",
+        "--bits",
+        "none,4",
+        "--cnr",
+        "none,0",
+    )
+    measured = zoo_cli("eval", model, "--data", small_store.path, "--split", "val", *sweep)
+    assert measured.returncode == 0, measured.stderr
+    kept = results.read(Path(model))
+    assert kept is not None
+    assert len(kept["points"]) == 4 * 2 * 3 * 2 * 2
+    assert {point["snr_db"] for point in kept["points"]} == {-10, 0, 10, 5}
+    assert {point["cnr_db"] for point in kept["points"]} == {None, 0}
+    assert len(measured.stdout.splitlines()) == 2 + len(kept["points"])
+    assert re.match(r"rd-jscc-lite-cdl-k32: NMSE .* over 96 points; 40 val samples of cdl-c-fdd-v1\n", measured.stdout)
+    plain = zoo_cli("eval", model, "--data", small_store.path, "--split", "val", "--json", "--out", "plain.json")
+    points = json.loads(plain.stdout)["points"]
+    assert [(point["k"], point["snr_db"]) for point in points] == list(
+        itertools.product((8, 16, 32), (-10, -5, 0, 5, 10))
+    )
+    assert {(point["steps"], point["bits"]) for point in points} == {(2, None)}
+    same = [point for point in kept["points"] if (point["k"], point["snr_db"]) == (8, -10) and point["steps"] == 2]
+    assert points[0] == same[0]  # noise does not depend on what else is measured
+    for arguments, words in (
+        (["--snr", "none"], "a link has an SNR"),
+        (["--k", "9"], "9 symbols are not served"),
+        (["--steps", "-1"], "steps -1 is out of range"),
+        (["--snr", "5:1:1"], "'5:1:1' is neither a number nor FIRST:LAST:STEP"),
+        (["--bits", "many"], "'many' is not a number or 'none'"),
+    ):
+        refused = zoo_cli("eval", model, "--data", small_store.path, "--split", "val", *arguments)
+        assert_one_line_error(refused, 2, words)
+    assert_one_line_error(zoo_cli("plot", "rd", model, "--out", "rd.png"), 2, "sends symbols, not bits")
     for arguments in (["bench", model], ["compress", model, small_store.path, "x.payloads"]):
         assert_one_line_error(zoo_cli(*arguments), 2, "sends symbols over a radio link")
 
@@ -269,8 +311,10 @@ BAD = [
     (("eval", "MODEL", "--data", "x.npy"), "x.npy is not a CSI store"),
     (("eval", "MODEL", "--data", "STORE"), "has no split 'test'"),
     (("eval", "MODEL", "--data", "STORE", "--split", "val", "--samples", "41"), "41 are asked for"),
-    (("eval", "MODEL", "--data", "STORE", "--split", "val", "--snr", "loud"), "'loud' is no SNR in dB, nor 'none'"),
-    (("eval", "MODEL", "--data", "STORE", "--split", "val", "--snr", "nan"), "'nan' is no SNR in dB"),
+    (("eval", "MODEL", "--data", "STORE", "--split", "val", "--snr", "loud"), "'loud' is not a number or 'none'"),
+    (("eval", "MODEL", "--data", "STORE", "--split", "val", "--snr", "nan"), "'nan' is not a number or 'none'"),
+    (("eval", "MODEL", "--data", "STORE", "--split", "val", "--k", "8"), "--k is for models that send symbols"),
+    (("eval", "MODEL", "--data", "STORE", "--split", "val", "--cnr", "0"), "--cnr is for models that send symbols"),
     (("eval", "MODEL", "--data", "STORE", "--split", "val", "--device", "abacus"), "device 'abacus' cannot be used"),
     (("eval", "MODEL", "--data", "STORE", "--out", "no/such/r.json"), "there is no directory no/such"),
     (("eval", "no-such-model-66b", "--data", "STORE"), "unknown model 'no-such-model-66b'"),
@@ -364,8 +408,8 @@ def test_models_that_are_released_are_left_alone(
         assert "--out FILE keeps these results" in again.stderr
         assert (model / "results.json").read_bytes() == before
     listed = zoo_cli("list", "csinet-*").stdout.splitlines()
-    assert listed[0].split() == ["model", "bits", "parameters", "NMSE"]
-    assert re.fullmatch(r"csinet-tiny-66b +66 +50 753 +-?\d+\.\d\d dB, -?\d+\.\d\d dB with Y at 30 dB", listed[1])
+    assert listed[0].split() == ["model", "rate", "parameters", "NMSE"]
+    assert re.fullmatch(r"csinet-tiny-66b +66 bits +50 753 +-?\d+\.\d\d dB, -?\d+\.\d\d dB with Y at 30 dB", listed[1])
     [row] = json.loads(zoo_cli("list", "--json").stdout)
     assert row["side_information"] == json.loads(before)["side_information"]
 

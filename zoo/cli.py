@@ -40,6 +40,7 @@ def cli() -> None:
     zoo decompress x.payloads z.npy --side-information y.npy
     zoo train gd-csi --rate 128 --data store.zarr       on a store of datagen, or --simulate
     zoo eval runs/gd-csi-cdl-128b/models/gd-csi-cdl-128b --data store.zarr
+    zoo eval rd-jscc-lite-cdl-k32 --data store.zarr --snr -10:10:5 --k 8,16,32 --steps 0,1,2
 
     MODEL is a name (zoo list), the directory of a model, or hf:org/repo[/folder][@revision].
     """
@@ -60,6 +61,44 @@ class _Snr(click.ParamType[Any, Any]):
         if snr is not None and not math.isfinite(snr):
             self.fail(f"{value!r} is no SNR in dB, nor 'none'", param, ctx)
         return snr
+
+
+class _Numbers(click.ParamType[Any, Any]):
+    """Numbers as 8,16,32, as -10:10:5 (first, last, step), or the word none where that is allowed.
+
+    :param kind: int or float
+    """
+
+    def __init__(self, kind: type[int] | type[float], none: bool = False) -> None:
+        self.kind, self.none = kind, none
+        self.name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if isinstance(value, tuple) else tuple(self._all(str(value), param, ctx))
+
+    def _all(self, text: str, param: click.Parameter | None, ctx: click.Context | None) -> Iterator[float | None]:
+        for part in text.split(","):
+            if part == "none" and self.none:
+                yield None
+                continue
+            ends = [self._number(end, param, ctx) for end in part.split(":")]
+            if len(ends) not in (1, 3) or (len(ends) == 3 and (ends[2] <= 0 or ends[1] < ends[0])):
+                self.fail(f"{part!r} is neither a number nor FIRST:LAST:STEP", param, ctx)
+            first, last, step = ends if len(ends) == 3 else (ends[0], ends[0], self.kind(1))
+            for number in range(int((last - first) / step + 1e-9) + 1):
+                yield first + number * step
+
+    def _number(self, text: str, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        import math
+
+        try:
+            number = self.kind(text)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            allowed = "a number or 'none'" if self.none else "a number"
+            self.fail(f"{text!r} is not {allowed}", param, ctx)
+        return number
 
 
 class _StorePath(click.ParamType[Any, Any]):
@@ -162,42 +201,81 @@ def _source(recipe: Recipe, data: str | Path | None, simulate_recipe: Path | Non
 @_SPLIT
 @_SAMPLES
 @click.option(
-    "--snr", "snr_db", type=_Snr(), metavar="DB|none", multiple=True, default=("none", "30"), show_default=True,
-    help="of the side information; as often as you like",
+    "--snr", "snr_db", type=_Numbers(float, none=True), metavar="DB", multiple=True,
+    help="of the side information (none: as simulated)  [default: none,30]; of the link, where symbols are sent  [default: -10:10:5]",
 )  # fmt: skip
+@click.option(
+    "--k", "symbols", type=_Numbers(int), metavar="K,...", help="symbols sent  [default: all that are served]"
+)
+@click.option("--steps", type=_Numbers(int), metavar="N,...", help="of refinement  [default: the model's choice]")
+@click.option(
+    "--bits", type=_Numbers(int, none=True), metavar="B,...", help="of quantised symbols, a real dimension  [default: none]"
+)  # fmt: skip
+@click.option(
+    "--cnr", "cnr_db", type=_Numbers(float, none=True), metavar="DB,...", help="of the phone's own CSI  [default: none]"
+)
 @click.option("--out", type=_PATH, help="file for the results  [default: results.json in the directory MODEL]")
 @_DEVICE
 @_JSON
 @_QUIET
 def evaluate(
-    model: str, data: str | Path, split: str, samples: int | None, snr_db: tuple[float | None, ...], out: Path | None, device: str,
-    as_json: bool, quiet: bool,
+    model: str, data: str | Path, split: str, samples: int | None, snr_db: tuple[tuple[float | None, ...], ...],
+    symbols: tuple[int, ...] | None, steps: tuple[int, ...] | None, bits: tuple[int | None, ...] | None,
+    cnr_db: tuple[float | None, ...] | None, out: Path | None, device: str, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Measure what a MODEL is worth.
 
-    Bits are counted from payload bytes, and the payloads are all that the decoder gets, besides Y. Reports NMSE, correlation and time.
+    Of a codec: bits are counted from payload bytes, and the payloads are all that the decoder gets, besides Y. Reports NMSE,
+    correlation and time. Of a model that sends symbols: NMSE at each combination of --snr, --k, --steps, --bits and --cnr; numbers
+    are written 8,16,32 or -10:10:5 (first, last, step).
     """
-    from zoo import results
+    from zoo import registry, results
+    from zoo.checkpoint import read_config
     from zoo.data import Store
+    from zoo.evaluate import SNRS
     from zoo.evaluate import evaluate as run_evaluation
+    from zoo.evaluate_jscc import SNRS_DB, evaluate_jscc
     from zoo.files import require_place
+    from zoo.models.jscc import JSCC
 
     place = out or results.home(model)
     if place is not None:
         require_place(place)
-    found = run_evaluation(
-        model, Store(data), split, samples, snr_db=tuple(dict.fromkeys(snr_db)), device=device, progress=not quiet,
-        command=shlex.join(["zoo", *sys.argv[1:]]),
-    )  # fmt: skip
+    config = read_config(registry.locate(model)[0])
+    levels = tuple(dict.fromkeys(level for group in snr_db for level in group))
+    sweep = {"symbols": symbols, "steps": steps, "bits": bits, "cnr_db": cnr_db}
+    given: dict[str, Any] = {name: tuple(dict.fromkeys(values)) for name, values in sweep.items() if values is not None}
+    common: dict[str, Any] = {"device": device, "progress": not quiet, "command": shlex.join(["zoo", *sys.argv[1:]])}
+    if issubclass(registry.architecture(config["architecture"]), JSCC):
+        decibels = [level for level in levels if level is not None]
+        if len(decibels) < len(levels):
+            raise ZooError("--snr none is for the side information of a codec; a link has an SNR")
+        found = evaluate_jscc(model, Store(data), split, samples, snr_db=decibels or SNRS_DB, **given, **common)
+    else:
+        if given:
+            option = next(iter(given)).replace("symbols", "k").replace("cnr_db", "cnr")
+            raise ZooError(f"--{option} is for models that send symbols; {config['name']} sends payloads")
+        found = run_evaluation(model, Store(data), split, samples, snr_db=levels or SNRS, **common)
     if place is not None:
         results.write(place, found)
     elif not quiet:
         click.echo(f"{model} is released, or not yours to write; --out FILE keeps these results", err=True)
     if as_json:
         click.echo(json.dumps(found, allow_nan=False))
-    else:
-        where = f"{found['data']['samples']} {split} samples of {found['data']['name']}"
+        return
+    where = f"{found['data']['samples']} {split} samples of {found['data']['name']}"
+    if "points" not in found:
         click.echo(f"{found['model']}: {_size(found)}, NMSE {results.summary(found)}; {where}")
+        return
+    click.echo(f"{found['model']}: NMSE {results.summary(found)}; {where}")
+    click.echo("   k     SNR  steps  bits     CNR      NMSE")
+    for point in found["points"]:
+        decibels_of = {
+            name: "none" if point[name] is None else f"{point[name]:g}" for name in ("snr_db", "bits", "cnr_db")
+        }
+        click.echo(
+            f"{point['k']:>4}  {decibels_of['snr_db']:>6}  {point['steps']:>5}  {decibels_of['bits']:>4}  {decibels_of['cnr_db']:>6}  {point['nmse_db']:>8.2f}"
+        )
 
 
 @cli.command()
@@ -258,16 +336,17 @@ def list_(pattern: str, as_json: bool) -> None:
     rows: list[dict[str, Any]] = []
     for name in registry.list_models(pattern):
         found = results.read(registry.WEIGHTS / name) or {}
-        facts = {key: found.get(key) for key in ("parameters", "side_information")}
-        rows.append({"model": name, "bits": registry.rate_of(name), **facts})
+        unit, measured = ("bits", "side_information") if name.endswith("b") else ("symbols", "points")
+        facts = {key: found.get(key) for key in ("parameters", measured)}
+        rows.append({"model": name, unit: registry.rate_of(name), **facts})
     if as_json:
         click.echo(json.dumps(rows))
         return
-    lines = [("model", "bits", "parameters", "NMSE")]
+    lines = [("model", "rate", "parameters", "NMSE")]
     for row in rows:
-        measured = row["side_information"] is not None
-        size = _spaced(row["parameters"]) if measured else ""
-        lines.append((row["model"], str(row["bits"]), size, results.summary(row) if measured else ""))
+        rate = f"{row['bits']} bits" if "bits" in row else f"{row['symbols']} symbols"
+        size = "" if row["parameters"] is None else _spaced(row["parameters"])
+        lines.append((row["model"], rate, size, results.summary(row) if size else ""))
     first, second, third = (max(len(line[column]) for line in lines) for column in range(3))
     for model, bits, size, nmse in lines:
         click.echo(f"{model:<{first}}  {bits:>{second}}  {size:>{third}}  {nmse}".rstrip())
@@ -574,7 +653,10 @@ def rd(models: Sequence[str], limits_file: Path | None, snr_db: float | None, ou
         read = results.read(Path(model) if Path(model).is_file() else registry.locate(model)[0])
         if read is None:
             raise ZooError(f"{model} has no results; zoo eval makes them")
-        found.append(read)
+        if "points" in read and models:
+            raise ZooError(f"{model} sends symbols, not bits: there is no place for it in this picture")
+        if "points" not in read:
+            found.append(read)
     draw.rd(found, out, None if limits_file is None else draw.read_limits(limits_file), snr_db)
     click.echo(f"wrote {out}", err=True)
 

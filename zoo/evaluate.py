@@ -22,7 +22,7 @@ from zoo import metrics
 from zoo.checkpoint import load_codec, read_config
 from zoo.data import Store, noisy
 from zoo.errors import CheckError, ZooError
-from zoo.models.base import BATCH, Codec
+from zoo.models.base import BATCH, Codec, Model
 from zoo.registry import locate
 
 SNRS = (None, 30.0)  # qualities of the side information: as simulated, and as a receiver measures it
@@ -51,10 +51,7 @@ def evaluate(
     config = read_config(path)
     sender, receiver = (load_codec(path, digests, device=device) for _ in range(2))
     require_fit(sender, store, config["name"])
-    count = store.sizes.get(split, 0) if samples is None else samples
-    store.read(split, count, count)  # refuses what the split does not hold, before any work is done
-    if count < 1:
-        raise ZooError(f"an evaluation needs samples; {split} of {store.path} holds {store.sizes[split]}")
+    count = sample_count(store, split, samples)
     link = _Link(config["name"], sender, receiver)
     levels = [_Level(snr) for snr in (snr_db if receiver.config.side_information else [None])]
     with tqdm(total=count, unit="sample", disable=not progress, delay=3, smoothing=0.05) as bar:
@@ -72,24 +69,61 @@ def evaluate(
                     )
                 bar.update(len(z))
     return {
-        "model": config["name"], "weights_sha256": config["weights_sha256"],
-        "data": {
-            "name": store.dataset.name, "scenario": store.dataset.scenario, "recipe_digest": store.dataset.recipe_digest,
-            "split": split, "samples": count,
-        },
-        "bits": receiver.bits, "payload_bytes": receiver.payload_bytes, "parameters": parameter_count(receiver),
-        "decoder_has_y": receiver.config.side_information, "side_information": [level.result(config["name"]) for level in levels],
+        **origin(config, store, split, count, receiver, command),
+        "bits": receiver.bits, "payload_bytes": receiver.payload_bytes, "decoder_has_y": receiver.config.side_information,
+        "side_information": [level.result(config["name"]) for level in levels],
         "throughput": {
             "compress_samples_per_second": count / link.compress_seconds,
             "decompress_samples_per_second": count * len(levels) / link.decompress_seconds,
             "batch": BATCH, **environment(receiver),
+        },
+    }  # fmt: skip
+
+
+def origin(
+    config: dict[str, Any], store: Store, split: str, count: int, codec: Model[Any], command: str | None
+) -> dict[str, Any]:
+    """What results say of the model and the samples that they are of, JSON-ready."""
+    return {
+        "model": config["name"], "weights_sha256": config["weights_sha256"], "parameters": parameter_count(codec),
+        "data": {
+            "name": store.dataset.name, "scenario": store.dataset.scenario, "recipe_digest": store.dataset.recipe_digest,
+            "split": split, "samples": count,
         },
         "version": version("csi-feedback-zoo"), "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": command,
     }  # fmt: skip
 
 
-def require_fit(codec: Codec[Any], store: Store, name: str) -> None:
+def sample_count(store: Store, split: str, samples: int | None) -> int:
+    """How many samples are measured.
+
+    :raises ZooError: the split does not hold them, or there are none
+    """
+    count = store.sizes.get(split, 0) if samples is None else samples
+    store.read(split, count, count)  # refuses what the split does not hold, before any work is done
+    if count < 1:
+        raise ZooError(f"an evaluation needs samples; {split} of {store.path} holds {store.sizes[split]}")
+    return count
+
+
+def error_facts(errors: Sequence[NDArray[np.float64]], name: str) -> dict[str, Any]:
+    """NMSE of relative errors, and how sure it is.
+
+    :param errors: of some batches, [n] each
+    :raises CheckError: they are not finite
+    """
+    found = np.concatenate(errors)
+    nmse = float(found.mean())
+    if not np.isfinite(nmse):
+        raise CheckError(f"{name} reconstructs values that are not finite")
+    return {
+        "nmse": nmse, "nmse_db": float(10 * np.log10(nmse)),
+        "nmse_standard_error": float(found.std(ddof=1) / len(found) ** 0.5) if len(found) > 1 else None,
+    }  # fmt: skip
+
+
+def require_fit(codec: Model[Any], store: Store, name: str) -> None:
     """See that a store holds what a codec takes.
 
     :raises ZooError: samples of another shape, or no side information
@@ -98,11 +132,11 @@ def require_fit(codec: Codec[Any], store: Store, name: str) -> None:
     if tuple(store.dataset.shape) != shape:
         held = " x ".join(map(str, store.dataset.shape))
         raise ZooError(f"{store.path} holds samples of {held} (angle x delay); {name} takes {shape[0]} x {shape[1]}")
-    if codec.config.side_information and not store.dataset.side_information:
+    if codec.takes_y and not store.dataset.side_information:
         raise ZooError(f"{store.path} has no side information Y; {name} decodes with it")
 
 
-def parameter_count(codec: Codec[Any]) -> int:
+def parameter_count(codec: Model[Any]) -> int:
     """Numbers that training has set; a codec that is fitted in closed form has them in buffers."""
     weights: list[Tensor] = [*codec.parameters()] or [
         buffer for buffer in codec.buffers() if buffer.is_floating_point()
@@ -110,7 +144,7 @@ def parameter_count(codec: Codec[Any]) -> int:
     return sum(weight.numel() for weight in weights)
 
 
-def environment(codec: Codec[Any]) -> dict[str, Any]:
+def environment(codec: Model[Any]) -> dict[str, Any]:
     """What a time was measured on."""
     device = torch.cuda.get_device_name(codec.device) if codec.device.type == "cuda" else str(codec.device)
     return {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__}
@@ -160,12 +194,7 @@ class _Level:
             self.rho_samples += n
 
     def result(self, name: str) -> dict[str, Any]:
-        errors = np.concatenate(self.errors)
-        nmse = float(errors.mean())
-        if not np.isfinite(nmse):
-            raise CheckError(f"{name} reconstructs values that are not finite")
         return {
-            "snr_db": self.snr_db, "nmse": nmse, "nmse_db": float(10 * np.log10(nmse)),
-            "nmse_standard_error": float(errors.std(ddof=1) / len(errors) ** 0.5) if len(errors) > 1 else None,
+            "snr_db": self.snr_db, **error_facts(self.errors, name),
             "rho": self.rho_sum / self.rho_samples if self.rho_samples else None, "rho_samples": self.rho_samples,
         }  # fmt: skip

@@ -12,7 +12,8 @@ from zoo.files import put
 from zoo.registry import locate
 
 RESULTS_FILE = "results.json"
-KEYS = {"model", "data", "bits", "parameters", "decoder_has_y", "side_information"}  # that readers here rely on
+KEYS = {"model", "data", "parameters"}  # that readers here rely on, and those of either sort
+SORTS = ({"bits", "decoder_has_y", "side_information"}, {"symbols", "points"})
 
 
 def home(model: str | Path) -> Path | None:
@@ -36,7 +37,7 @@ def read(path: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         raise ZooError(f"cannot read results from {file}: {error}") from None
-    if not isinstance(results, dict) or not set(results) >= KEYS:
+    if not isinstance(results, dict) or not any(set(results) >= KEYS | keys for keys in SORTS):
         raise ZooError(f"{file} holds no results; zoo eval writes them")
     return results
 
@@ -50,7 +51,11 @@ def write(path: Path, results: dict[str, Any]) -> None:
 
 
 def summary(results: dict[str, Any]) -> str:
-    """Error at each quality of the side information, e.g. ``-7.77 dB, -7.60 dB with Y at 30 dB``."""
+    """Error at each quality of the side information, e.g. ``-7.77 dB, -7.60 dB with Y at 30 dB``; of a model that sends symbols, the
+    range of its errors."""
+    if "points" in results:
+        errors = [point["nmse_db"] for point in results["points"]]
+        return f"{max(errors):.2f} to {min(errors):.2f} dB over {len(errors)} points"
     return ", ".join(
         f"{level['nmse_db']:.2f} dB" + ("" if level["snr_db"] is None else f" with Y at {level['snr_db']:g} dB")
         for level in results["side_information"]

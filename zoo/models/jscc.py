@@ -232,6 +232,8 @@ class JSCC(Network[J]):
 
         nothing = torch.zeros(n, config.longest, dtype=torch.complex64, device=device)
         drawn = {
+            "turn": torch.arange(n, device=device)
+            % len(config.symbols),  # the rate, where each sample goes at one only
             "snr_db": uniform(config.snr_db),
             "disturbance": torch.view_as_real(self.link(nothing, torch.zeros(n, device=device), generator)),  # at 0 dB
         }
@@ -247,9 +249,8 @@ class JSCC(Network[J]):
         :param draws: of :meth:`draws`
         """
         snr, seen = draws["snr_db"], x
-        if "cnr_db" in draws:  # eq. (13), both energies over the crop
-            power = x.square().mean((1, 2, 3)) * 10 ** (-draws["cnr_db"] / 10)
-            seen = x + power.sqrt()[:, None, None, None] * draws["misestimate"]
+        if "cnr_db" in draws:
+            seen = misestimated(x, draws["cnr_db"], draws["misestimate"])
         latent = self.latent(seen, snr).float()
         noise = draws["disturbance"] * 10 ** (-snr / 20)[:, None, None]
         arrived = []
@@ -260,6 +261,17 @@ class JSCC(Network[J]):
                 sent = unit_power(straight_through(sent, values))
             arrived.append(self._padded(sent + noise[:, :k]))
         return arrived
+
+
+def misestimated(x: Tensor, cnr_db: Tensor, noise: Tensor) -> Tensor:
+    """CSI as a UE estimates it (eq. 13), the energies of both over the crop.
+
+    :param x: images or complex samples, [n, ...]
+    :param cnr_db: channel-to-noise ratio, [n]
+    :param noise: standard normal, as ``x``
+    """
+    power = x.abs().square().flatten(1).mean(1) * 10 ** (-cnr_db / 10)
+    return x + power.sqrt().view(-1, *(1 for _ in x.shape[1:])) * noise
 
 
 def unit_power(pairs: Tensor) -> Tensor:

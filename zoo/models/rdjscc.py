@@ -124,7 +124,7 @@ class RDJSCC(AutoencoderJSCC[RDJSCCConfig]):
         self, x: Tensor, y: Tensor | None, z: Tensor, draws: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad():
-            coarse = self.coarse(shared(self.received(x, draws)), draws["snr_db"]).to(x.dtype)
+            coarse = self.coarse(shared(self.received(x, draws), draws["turn"]), draws["snr_db"]).to(x.dtype)
         logs = {"coarse_error": relative_error(coarse, x).mean()}
         if self.config.objective == "sampler":
             return relative_error(self.refine(coarse, self.config.decoding_steps), x).mean(), logs

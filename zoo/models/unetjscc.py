@@ -64,12 +64,14 @@ class UNetJSCC(AutoencoderJSCC[UNetConfig]):
     def loss(
         self, x: Tensor, y: Tensor | None, z: Tensor, draws: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        coarse = self.coarse(shared(self.received(x, draws)), draws["snr_db"])
+        coarse = self.coarse(shared(self.received(x, draws), draws["turn"]), draws["snr_db"])
         error = relative_error(self.refine(coarse, 1), x).mean()
         return error, {"coarse_error": relative_error(coarse, x).mean()}
 
 
-def shared(arrived: list[Tensor]) -> Tensor:
-    """A batch in which the rates take turns, each sample at one: from [n, ...] of each rate to [n, ...]."""
-    turn = torch.arange(len(arrived[0]), device=arrived[0].device) % len(arrived)
+def shared(arrived: list[Tensor], turn: Tensor) -> Tensor:
+    """A batch of which each sample goes at one rate: from [n, ...] of each rate to [n, ...].
+
+    :param turn: which rate, [n]
+    """
     return torch.stack(arrived)[turn, torch.arange(len(turn), device=turn.device)]

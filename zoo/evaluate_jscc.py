@@ -1,0 +1,111 @@
+"""What a model that sends symbols is worth: error over the SNR of the link, rates, steps of refinement, quantisation, the UE's own CNR.
+
+Two copies of the model are loaded, a sender and a receiver, and nothing but symbols goes from one to the other, over the link.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from zoo import metrics
+from zoo.checkpoint import load_model, read_config
+from zoo.data import Store
+from zoo.errors import ZooError
+from zoo.evaluate import NOISE_SEED, error_facts, origin, require_fit, sample_count
+from zoo.models.base import BATCH
+from zoo.models.jscc import JSCC, misestimated
+from zoo.registry import locate
+
+SNRS_DB = (-10.0, -5.0, 0.0, 5.0, 10.0)
+
+
+def evaluate_jscc(
+    model: str | Path, store: Store, split: str = "test", samples: int | None = None, *, snr_db: Sequence[float] = SNRS_DB,
+    symbols: Sequence[int] = (), steps: Sequence[int] = (), bits: Sequence[int | None] = (None,),
+    cnr_db: Sequence[float | None] = (None,), device: str = "cpu", progress: bool = False, command: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Measure a model at every combination of the following.
+
+    Noise is drawn anew for each, but the same for every model.
+
+    :param model: name, directory or address, as :func:`zoo.load` takes it
+    :param split: of the store
+    :param samples: the first so many; all if not given
+    :param snr_db: of the link, at each antenna
+    :param symbols: channel uses k; all that the model serves if not given
+    :param steps: of refinement; the model's own choice if not given
+    :param bits: of quantised symbols, a real dimension; None for analog ones
+    :param cnr_db: of the CSI that the UE encodes; None for perfect CSI
+    :param progress: show a bar on stderr if it takes longer than a few seconds
+    :param command: that asked for it, for the record
+    :returns: what ``results.json`` holds, JSON-ready; its ``points`` are one a combination
+    :raises ZooError: the model cannot be loaded, sends payloads, or does not serve what is asked for
+    :raises CheckError: an estimate that is not finite
+    """
+    path, digests = locate(model)
+    config = read_config(path)
+    sender, receiver = (load_model(path, digests, device=device) for _ in range(2))
+    if not isinstance(sender, JSCC):
+        raise ZooError(f"{config['name']} sends payloads, not symbols")
+    require_fit(sender, store, config["name"])
+    count = sample_count(store, split, samples)
+    points = [
+        _Point(*chosen)
+        for chosen in itertools.product(
+            symbols or sender.config.symbols, snr_db, steps or (sender.default_steps,), bits, cnr_db
+        )
+    ]
+    for point in points:  # refuses what the model does not serve, before any work is done
+        point.estimate(
+            sender, receiver, torch.ones(1, sender.config.angles, sender.config.delays, dtype=torch.complex64)
+        )
+        point.rewind(device)
+    with tqdm(total=count * len(points), unit="sample", disable=not progress, delay=3, smoothing=0.05) as bar:
+        for batch in store.batches(split, count):
+            for point, x in itertools.product(points, batch.x.split(BATCH)):
+                point.errors.append(
+                    metrics.relative_errors(x.numpy(), point.estimate(sender, receiver, x).cpu().numpy())
+                )
+                bar.update(len(x))
+    return {
+        **origin(config, store, split, count, receiver, command),
+        "symbols": list(receiver.config.symbols), "points": [point.result(config["name"]) for point in points],
+    }  # fmt: skip
+
+
+class _Point:
+    """Errors at one combination."""
+
+    def __init__(self, k: int, snr_db: float, steps: int, bits: int | None, cnr_db: float | None) -> None:
+        self.k, self.snr_db, self.steps, self.bits, self.cnr_db = k, snr_db, steps, bits, cnr_db
+        self.errors: list[NDArray[Any]] = []
+        self.rewind("cpu")
+
+    def rewind(self, device: str) -> None:
+        """Start the noise anew."""
+        self.generator = torch.Generator(device).manual_seed(NOISE_SEED)
+
+    def estimate(self, sender: JSCC[Any], receiver: JSCC[Any], x: Tensor) -> Tensor:
+        """What the receiver makes of samples [n, angle, delay]."""
+        device = self.generator.device
+        x = x.to(device)
+        if self.cnr_db is not None:
+            noise = torch.randn(x.shape, dtype=x.dtype, device=device, generator=self.generator)
+            x = misestimated(x, torch.full((len(x),), self.cnr_db, device=device), noise)
+        sent = sender.encode(x, self.snr_db, self.k, self.bits)
+        if self.bits is not None:
+            sent = torch.from_numpy(sender.symbols(sent, self.k, self.bits)).to(device)
+        received = receiver.link(sent, torch.full((len(sent),), self.snr_db, device=device), self.generator)
+        return receiver.decode(received, self.snr_db, self.steps)
+
+    def result(self, name: str) -> dict[str, Any]:
+        chosen = {"k": self.k, "snr_db": self.snr_db, "steps": self.steps, "bits": self.bits, "cnr_db": self.cnr_db}
+        return {**chosen, **error_facts(self.errors, name)}
