@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from torch.autograd import grad
 
 import zoo
+from datagen import Store
 from tests.zoo_fixtures import samples
-from zoo import registry
+from zoo import data, registry
 from zoo.bench import macs
 from zoo.checkpoint import check, load_codec, save_model
 from zoo.errors import CheckError, ZooError
+from zoo.evaluate_jscc import evaluate_jscc
 from zoo.models.adjscc import ADJSCC, Autoencoder, AutoencoderConfig
 from zoo.models.jscc import JSCC, PEAK, levels, quantised, unit_power
 from zoo.models.rdjscc import RDJSCC, RDJSCCConfig
@@ -191,7 +193,7 @@ def test_quantised_symbols_are_real_bytes(bits: int, k: int) -> None:
     model = untrained("adjscc")
     payloads = model.encode(samples(5), 5, k=k, bits=bits)
     assert [len(payload) for payload in payloads] == [-(-2 * k * bits // 8)] * 5
-    s = model.symbols(payloads, k, bits)
+    s = model.symbols(payloads, bits, k)
     assert s.shape == (5, k)
     assert np.square(np.abs(s)).mean(1) == pytest.approx(np.ones(5))
     assert model.decode(s, 5).shape == (5, 32, 32)
@@ -374,6 +376,11 @@ def test_models_are_saved_loaded_and_checked(family: str, tmp_path: Path) -> Non
         load_codec(path)
 
 
+def test_a_codec_is_not_measured_over_a_link(small_model: Path, small_store: Store) -> None:
+    with pytest.raises(ZooError, match="csinet-tiny-66b sends payloads, not symbols"):
+        evaluate_jscc(small_model, data.Store(small_store.path), "val")
+
+
 # bad input -------------------------------------------------------------------------------------------------------------------
 
 GOOD = samples(2).numpy()
@@ -389,7 +396,7 @@ SENT = np.ones((2, 8), np.complex64)
         (lambda model: model.encode(GOOD, math.nan), "snr_db must be a finite number"),
         (lambda model: model.encode(GOOD, "loud"), "snr_db must be a finite number"),
         (lambda model: model.encode(GOOD, 5, bits=17), "bits = 17: a real dimension takes 1 to 16"),
-        (lambda model: model.symbols([b"abc"], bits=4), "payload 0 has 3 bytes; this code of 64 bits has 8"),
+        (lambda model: model.symbols([b"abc"], 4), "payload 0 has 3 bytes; this code of 64 bits has 8"),
         (lambda model: model.decode(SENT[:, :7], 5), "7 symbols are not served"),
         (lambda model: model.decode(SENT.real, 5), r"received is float32 \[2, 8\]; this model takes complex \[n, k\]"),
         (lambda model: model.decode(SENT * np.nan, 5), "received holds values that are not finite"),

@@ -246,6 +246,18 @@ def test_two_processes_train_the_weights_of_one(small_store: Store, tmp_path: Pa
     assert read_config(tmp_path / "run2/models/gd-csi-cdl-128b")["trained_with"]["processes"] == 2
 
 
+def test_two_processes_train_two_stages(small_store: Store, tmp_path: Path) -> None:
+    arguments = ["train", "rd-jscc", "--data", small_store.path, *_settings(REFINED), "--quiet", "--out", "run"]
+    process = _zoo(*arguments, processes=2, cwd=tmp_path)
+    _, talk = process.communicate(timeout=240)
+    assert process.returncode == 0, talk
+    model = tmp_path / "run/models/rd-jscc-cdl-k4"
+    assert check(model, zoo.load(model)) == 0
+    first = read_tensors(tmp_path / "run/first/models/rd-jscc-ae-cdl-k4/model.safetensors")
+    whole = read_tensors(model / "model.safetensors")
+    assert all(torch.equal(whole[name], value) for name, value in first.items())
+
+
 def test_ctrl_c_saves_and_resume_goes_on(small_store: Store, tmp_path: Path) -> None:
     changes = {**SMALL, "training.steps": 400}
     arguments = ["train", "csinet", "--data", small_store.path, "--out", "run", *_settings(changes)]

@@ -102,7 +102,7 @@ class _Point:
             x = misestimated(x, torch.full((len(x),), self.cnr_db, device=device), noise)
         sent = sender.encode(x, self.snr_db, self.k, self.bits)
         if self.bits is not None:
-            sent = torch.from_numpy(sender.symbols(sent, self.k, self.bits)).to(device)
+            sent = torch.from_numpy(sender.symbols(sent, self.bits, self.k)).to(device)
         received = receiver.link(sent, torch.full((len(sent),), self.snr_db, device=device), self.generator)
         return receiver.decode(received, self.snr_db, self.steps)
 

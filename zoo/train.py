@@ -212,6 +212,9 @@ class _Trainer:
         """Take the weights of the stage before."""
         for codec in (self.codec, self.average):
             codec.start_from(weights)
+            if self.world > 1:  # moments of normalisation are each process's own
+                for value in codec.state_dict().values():
+                    torch.distributed.broadcast(value, 0)
 
     def run(self, resume: bool) -> Network[Any]:
         """Train to the end and return the averaged codec."""

@@ -134,10 +134,10 @@ class JSCC(Network[J]):
         return _as_given(torch.view_as_complex(_wide(pairs)), x)
 
     @torch.inference_mode()
-    def symbols(self, payloads: Sequence[bytes], k: int | None = None, bits: int = REPLAYED_BITS) -> Any:
+    def symbols(self, payloads: Sequence[bytes], bits: int, k: int | None = None) -> Any:
         """What is sent of quantised symbols.
 
-        :param payloads: of :meth:`encode` with the same ``k`` and ``bits``
+        :param payloads: of :meth:`encode` with the same ``bits`` and ``k``
         :returns: numpy complex [n, k], each row of average power one
         :raises ZooError: payloads of another length
         """

@@ -68,8 +68,8 @@ class RDJSCC(AutoencoderJSCC[RDJSCCConfig]):
         self.autoencoder = Autoencoder(config).requires_grad_(False)
         self.unet = config.unet(fine=2, timed=True)
         self.register_buffer("noise", torch.randn(2, config.angles, config.delays))
-        start = alpha_bar_at(config.start, config.steps)
-        self.weight = residual_weight(start) if config.begin == "estimate" else 0.0  # lambda
+        self.alpha_bar = [self.level(t) for t in range(config.start + 1)]
+        self.weight = residual_weight(self.alpha_bar[-1]) if config.begin == "estimate" else 0.0  # lambda
         self.default_steps = config.decoding_steps
 
     def train(self, mode: bool = True) -> Self:
@@ -101,7 +101,7 @@ class RDJSCC(AutoencoderJSCC[RDJSCCConfig]):
     def refine(self, coarse: Tensor, steps: int) -> Tensor:
         if steps == 0:
             return coarse
-        level = self.level(self.config.start)
+        level = self.alpha_bar[-1]
         start = (1 - level) ** 0.5 * self.noise.to(coarse.dtype).expand_as(coarse)
         if self.config.begin == "estimate":
             start = level**0.5 * coarse + start  # eq. (5)
@@ -128,7 +128,7 @@ class RDJSCC(AutoencoderJSCC[RDJSCCConfig]):
         logs = {"coarse_error": relative_error(coarse, x).mean()}
         if self.config.objective == "sampler":
             return relative_error(self.refine(coarse, self.config.decoding_steps), x).mean(), logs
-        levels = torch.tensor([self.level(t) for t in range(self.config.start + 1)], device=x.device)[draws["time"]]
+        levels = torch.tensor(self.alpha_bar, device=x.device)[draws["time"]]
         noisy = add_residual_noise(x, coarse, draws["noise"].to(x.dtype), levels, self.weight)  # eq. (10)
         error = relative_error(self.denoise(noisy, coarse, draws["time"]), x)
         weighted = (levels / (1 - levels)).clamp(max=MAX_WEIGHT) * error  # eq. (11), every sample over its energy

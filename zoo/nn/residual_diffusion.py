@@ -15,7 +15,6 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 
-import numpy as np
 from torch import Tensor
 
 from zoo.nn.diffusion import add_noise, cosine_alpha_bar, ddim_step
@@ -26,8 +25,9 @@ def alpha_bar_at(time: float, steps: int) -> float:
 
     :param time: 0 ... T; between two whole times the logarithm is interpolated
     """
-    schedule = cosine_alpha_bar(steps)
-    return float(np.exp(np.interp(time, np.arange(steps + 1), np.log(schedule))))
+    schedule, before = cosine_alpha_bar(steps), min(int(time), steps - 1)
+    share = time - before
+    return schedule[before] ** (1 - share) * schedule[before + 1] ** share
 
 
 def residual_weight(start_alpha_bar: float) -> float:
@@ -67,7 +67,7 @@ def visited(start: int, calls: int) -> tuple[float, ...]:
     :param start: N
     :param calls: 1 and up; one call is at N
     """
-    return tuple(np.linspace(start, 1, calls).tolist())
+    return tuple(start + (1 - start) * number / max(calls - 1, 1) for number in range(calls))
 
 
 def refine(
