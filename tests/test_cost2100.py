@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
@@ -272,6 +273,42 @@ def test_multipath_lists_what_a_sample_is_made_of() -> None:
 
 
 # draws, recipe ---------------------------------------------------------------------------------------------------------------
+
+
+def test_draws_are_those_of_the_format() -> None:
+    """FORMAT.md section 5 once more, with nothing but numpy's Philox: sample 3 of the val split."""
+    recipe, index = small(environment="indoor"), 3
+    draws = cost2100.draw(recipe, "val", [index])
+
+    def words(stream: str, item: int, count: int) -> NDArray[np.uint64]:
+        name = int.from_bytes(hashlib.sha256(stream.encode()).digest()[:8], "little")
+        blocks = -(-count // 4)
+        key = np.array([7, name], np.uint64)
+        return np.random.Philox(key=key, counter=item * blocks).random_raw(4 * blocks)[:count]
+
+    def uniform(raw: NDArray[np.uint64]) -> NDArray[np.float64]:
+        return np.asarray((raw >> np.uint64(11)).astype(np.float64) * 2.0**-53)
+
+    def normal(raw: NDArray[np.uint64]) -> NDArray[np.float64]:
+        low, high = (raw & np.uint64(2**32 - 1)).astype(float), (raw >> np.uint64(32)).astype(float)
+        radius, angle = np.sqrt(-2 * np.log((low + 1) * 2.0**-32)), 2 * np.pi * high * 2.0**-32
+        return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1).ravel()
+
+    own = words("cost2100/val", index, 8)
+    np.testing.assert_allclose(draws.users[0], uniform(own[:3]))
+    np.testing.assert_allclose(draws.los[0], [*uniform(own[3:5]), normal(own[6:7])[0]])
+    far = int(((draws.local == cost2100.TWIN) & (draws.sample == 0)).sum())
+    regions, reach = recipe.visibility_regions, (2.72 / 30) ** 2
+    mass = [math.comb(regions, k) * reach**k * (1 - reach) ** (regions - k) for k in range(40)]
+    cdf = np.cumsum([0, *mass[1:]]) / (1 - mass[0])
+    assert cdf[far - 1] <= uniform(own[5:6])[0] < cdf[far]
+    paths = recipe.paths_per_cluster
+    for c in range(2 + far):  # local clusters at the user and the BS, then the far ones
+        row = words("cost2100/val/clusters", index * (regions + 2) + c, 5 + (8 + 5 * paths + 1) // 2)
+        np.testing.assert_allclose(draws.uniform[c], uniform(row[:5]))
+        numbers = normal(row[5:])
+        np.testing.assert_allclose(draws.normal[c], numbers[:8])
+        np.testing.assert_allclose(draws.paths[c].ravel(), numbers[8 : 8 + 5 * paths])
 
 
 @pytest.mark.parametrize(
