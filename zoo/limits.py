@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,31 +19,34 @@ from zoo.covariances import Array, Covariances, Statistics, as_arrays, noise_var
 from zoo.data import Batch, Store
 from zoo.errors import ZooError
 
+Bits = TypeVar("Bits", float, NDArray[np.float64])
 SAMPLES = 10_000  # that covariances are taken of
 VELOCITIES = 50  # of a law's, that the limit with known velocity is averaged over
 
 
-def water_level(variances: NDArray[np.floating], bits: float) -> float:
+def water_level(variances: NDArray[np.floating], bits: Bits) -> Bits:
     """Level theta of reverse water-filling over circular complex components: sum of max(0, log2(variance / theta)) = bits.
 
     :param variances: of the principal components, shape [component]
-    :param bits: rate, 0 and up
+    :param bits: rate, 0 and up; or several, shape [rate]
     """
     ordered = np.sort(np.asarray(variances, dtype=np.float64))[::-1]
     ordered = ordered[ordered > 0]
+    if not len(ordered):
+        return 0.0 * bits
     logs = np.cumsum(np.log2(ordered))
-    for k in range(len(ordered), 0, -1):
-        level = 2 ** ((logs[k - 1] - bits) / k)
-        if level <= ordered[k - 1]:
-            return float(level)
-    return 0.0
+    reached = logs - np.arange(1, len(ordered) + 1) * np.log2(ordered)  # rates at which the level sinks to a component
+    active = np.searchsorted(reached, bits, side="right")
+    return 2 ** ((logs[active - 1] - bits) / active)
 
 
-def gaussian_distortion(variances: NDArray[np.floating], bits: float) -> float:
-    """Least mean squared error of a circular Gaussian vector at a rate [bits], summed over its principal components."""
-    if np.isinf(bits):
-        return 0.0
-    return float(np.minimum(np.maximum(variances, 0), water_level(variances, bits)).sum())
+def gaussian_distortion(variances: NDArray[np.floating], bits: Bits) -> Bits:
+    """Least mean squared error of a circular Gaussian vector at a rate [bits], summed over its principal components.
+
+    :param variances: shape [component]
+    :param bits: rate, ``math.inf`` included; or several, shape [rate]
+    """
+    return np.minimum.outer(np.maximum(variances, 0), water_level(variances, bits)).sum(0)
 
 
 def prediction_distortion(
