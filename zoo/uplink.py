@@ -23,7 +23,7 @@ from zoo.data import Arrays
 from zoo.errors import ZooError, unknown
 
 ANTENNAS = 32  # of the base station
-SPLITS = ("train", "val", "test")
+SPLITS = ("test", "val", "train")  # where :func:`named` looks for channels
 
 
 class Channel(Protocol):
@@ -124,11 +124,11 @@ class Stored:
 NAMED = {"awgn": AWGN, "rayleigh": Rayleigh, "rician": Rician}
 
 
-def named(name: str | Path, split: str = "test") -> Channel:
+def named(name: str | Path) -> Channel:
     """Channels by name, as the command line takes them.
 
-    :param name: ``awgn``, ``rayleigh``, ``rician``, or the path or URL of a store with feedback channels
-    :param split: of the store
+    :param name: ``awgn``, ``rayleigh``, ``rician``, or the path or URL of a store with feedback channels: its test split, where it has
+        one, or val, or train
     :raises ZooError: it is none of these
     """
     if name in NAMED:
@@ -137,7 +137,8 @@ def named(name: str | Path, split: str = "test") -> Channel:
         raise ZooError(
             f"{unknown('channel', str(name), NAMED)}; or give the path of a store made by: datagen inh --uplink"
         )
-    return Stored(name, split)
+    arrays = Arrays(name).names
+    return Stored(name, next((split for split in SPLITS if "H" in arrays.get(split, ())), "train"))
 
 
 class Received(NamedTuple):
