@@ -76,7 +76,7 @@ class _Snrs(click.ParamType[Any, Any]):
             steps = (stop - start) / step
         except (ValueError, ZeroDivisionError):
             steps = math.nan
-        if not 0 <= steps <= 1000:
+        if not 0 <= steps <= 1000 or max(abs(start), abs(stop)) > 300:
             self.fail(f"{value!r} is neither an SNR in dB nor START:STOP:STEP, such as -10:10:5", param, ctx)
         return [start + i * step for i in range(math.floor(steps + 1e-9) + 1)]
 

@@ -51,7 +51,7 @@ class AWGN:
 
 @dataclass(frozen=True)
 class Rician:
-    """Block fading: a plane wave from a uniformly random direction on a half-wavelength array, and independent normal entries.
+    """Block fading: a plane wave of random direction and phase on a half-wavelength array, and independent normal entries.
 
     :param k_factor_db: power of the wave over that of the rest [dB]; 7 is the mean of TR 38.901 InH with line of sight
     :param flat: one channel on all subcarriers of a sample; if not, the normal entries of each are independent
@@ -70,8 +70,8 @@ class Rician:
         device, wave = generator.device, 1 / (1 + 10 ** (-self.k_factor_db / 10))  # wave: its share of the power
         shape = (n, self.antennas, 1 if self.flat else k)
         rest = torch.randn(shape, dtype=torch.complex64, device=device, generator=generator)
-        sine = torch.sin(2 * math.pi * torch.rand(n, 1, 1, device=device, generator=generator))
-        phase = math.pi * sine * torch.arange(self.antennas, device=device)[:, None]
+        azimuth, start = 2 * math.pi * torch.rand(2, n, 1, 1, device=device, generator=generator)
+        phase = start + math.pi * torch.sin(azimuth) * torch.arange(self.antennas, device=device)[:, None]
         h = math.sqrt(wave) * torch.polar(torch.ones_like(phase), phase) + math.sqrt(1 - wave) * rest
         return h.expand(n, self.antennas, k)
 
