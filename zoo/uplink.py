@@ -196,7 +196,7 @@ def transmit(symbols: Tensor, snr_db: float | Tensor, *, channel: Channel, gener
 
 
 def capacity_bits(h: Tensor, snr_db: float) -> NDArray[np.float64]:
-    """What a channel carries: sum over its subcarriers of log2(1 + snr ||h||^2), bits [n].
+    """What a channel carries at equal power on its subcarriers: sum over them of log2(1 + snr ||h||^2), bits [n].
 
     Their mean is the ergodic capacity; their quantile of order e is the rate that e of the channels do not carry, the outage capacity.
 
