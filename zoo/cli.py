@@ -62,6 +62,37 @@ class _Snr(click.ParamType[Any, Any]):
         return snr
 
 
+class _Snrs(click.ParamType[Any, Any]):
+    """SNRs in dB: one, or START:STOP:STEP with both ends."""
+
+    name = "snrs"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        import math
+
+        try:
+            start, *rest = map(float, str(value).split(":"))
+            stop, step = rest or (start, 1.0)
+            steps = (stop - start) / step
+        except (ValueError, ZeroDivisionError):
+            steps = math.nan
+        if not 0 <= steps <= 1000 or max(abs(start), abs(stop)) > 300:
+            self.fail(f"{value!r} is neither an SNR in dB nor START:STOP:STEP, such as -10:10:5", param, ctx)
+        return [start + i * step for i in range(math.floor(steps + 1e-9) + 1)]
+
+
+class _Link(click.ParamType[Any, Any]):
+    """k=N."""
+
+    name = "link"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        key, _, number = str(value).partition("=")
+        if key != "k" or not number.isdecimal() or int(number) < 1:
+            self.fail(f"{value!r} is no number of symbols; give k=16, say", param, ctx)
+        return int(number)
+
+
 class _StorePath(click.ParamType[Any, Any]):
     """A path, or a URL as it stands."""
 
@@ -512,40 +543,72 @@ def _progress(pieces: Iterable[Complex], quiet: bool) -> Iterator[Complex]:
     "--side-information-snr", "snr_db", type=_Snr(), metavar="DB|none", default="30", show_default=True, help="of Y"
 )  # fmt: skip
 @click.option("--simulate", is_flag=True, help="and the limit with known velocity, by the law of the store's recipe")
+@click.option(
+    "--link", "symbols", type=_Link(), metavar="k=N", help="over a feedback link instead: N symbols a sample, at --snr"
+)
+@click.option(
+    "--snr", "link_snr", type=_Snrs(), metavar="DB|START:STOP:STEP", default="-10:10:5", show_default=True,
+    help="of one antenna of the link",
+)  # fmt: skip
+@click.option(
+    "--channel", metavar="awgn|rayleigh|rician|STORE", default="rayleigh", show_default=True,
+    help="of the link; a STORE as datagen inh --uplink makes them",
+)  # fmt: skip
 @click.option("--out", type=_PATH, help="write them to this file too, for zoo plot rd --limits")
 @_JSON
 @_QUIET
+@click.pass_context
 def limits(
-    store: str | Path, bits: tuple[int, ...], components: int, snr_db: float | None, simulate: bool, out: Path | None,
-    as_json: bool, quiet: bool,
+    ctx: click.Context, store: str | Path, bits: tuple[int, ...], components: int, snr_db: float | None, simulate: bool,
+    symbols: int | None, link_snr: list[float], channel: str, out: Path | None, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Compute what no code can beat.
 
-    Gaussian rate-distortion limits from the covariances of a STORE of datagen.
+    Gaussian rate-distortion limits from the covariances of a STORE of datagen. With --link, those of separate source and channel coding:
+    the Gaussian bound, and KLT codes, at the capacity of the link.
     """
     from zoo import limits as gaussian
     from zoo.data import Simulated, Store
     from zoo.files import put, require_place
 
+    of_links, of_bits = ("link_snr", "channel"), ("bits", "components", "snr_db", "simulate")
+    for parameter in ctx.command.params:
+        if parameter.name in (of_links if symbols is None else of_bits) and _given(ctx, parameter):
+            raise ZooError(f"{parameter.opts[0]} goes {'with' if symbols is None else 'without'} --link")
     if out is not None:
         require_place(out)
     opened = Store(store)
-    law = Simulated(opened.recipe, "cpu").statistics() if simulate else None
-    found = gaussian.from_store(
-        opened, sorted(set(bits)), components=components, snr_db=snr_db, progress=not quiet,
-        statistics=law,
-    )  # fmt: skip
+    if symbols is None:
+        law = Simulated(opened.recipe, "cpu").statistics() if simulate else None
+        found = gaussian.from_store(
+            opened, sorted(set(bits)), components=components, snr_db=snr_db, progress=not quiet,
+            statistics=law,
+        )  # fmt: skip
+    else:
+        from zoo import uplink
+
+        found = gaussian.over_link(opened, uplink.named(channel), symbols, link_snr, progress=not quiet)
+        found["link"]["channel"] = channel
     text = json.dumps(found, indent=1, allow_nan=False)
     if out is not None:
         put(out, text + "\n")
     if as_json:
         click.echo(text)
         return
-    title = "NMSE in dB at bits"
-    width = max(len(name) for name in (title, *(row["name"] for row in found["rows"])))
-    click.echo(f"{title:<{width}}" + "".join(f"{rate:>8}" for rate in found["rows"][0]["bits"]))
-    for row in found["rows"]:
-        click.echo(f"{row['name']:<{width}}" + "".join(f"{nmse:>8.2f}" for nmse in row["nmse_db"]))
+    title, columns = ("NMSE in dB at bits", "bits") if symbols is None else ("NMSE in dB at SNR in dB", "snr_db")
+    lines = [(title, [f"{value:g}" for value in found["rows"][0][columns]])]
+    lines += [(row["name"], [f"{nmse:.2f}" for nmse in row["nmse_db"]]) for row in found["rows"]]
+    lines += [
+        (f"capacity, {row['name']}", [f"{bits:.1f}" for bits in row["bits"]]) for row in found.get("capacity", ())
+    ]
+    width = max(len(name) for name, _ in lines)
+    for name, cells in lines:
+        click.echo(f"{name:<{width}}" + "".join(f"{cell:>8}" for cell in cells))
+
+
+def _given(ctx: click.Context, parameter: click.Parameter) -> bool:
+    """Whether a parameter stands on the command line."""
+    return ctx.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
 
 
 @cli.group(cls=_InOrder)
