@@ -151,9 +151,12 @@ def _shown(field: FieldInfo) -> str:
             return "yes" if value else "no"
         return "from the scenario" if value == "" else f"{value:g}" if isinstance(value, float) else str(value)
 
-    extra = field.json_schema_extra
-    defaults: Any = extra["defaults"] if isinstance(extra, dict) else {}
-    shown = {variant: one(value) for variant, value in defaults.items()}
+    extra: Any = field.json_schema_extra
+    published, matched = (extra["published"], extra["matched"]) if isinstance(extra, dict) else ({}, {})
+    shown = {
+        variant: one(value) + (f" (matched {one(matched[variant])})" if matched[variant] != value else "")
+        for variant, value in published.items()
+    }
     if len(set(shown.values())) > 1:
         return ", ".join(f"{variant} {value}" for variant, value in shown.items())
     return one(field.default)

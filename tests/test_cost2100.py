@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
 
 import h5py
 import numpy as np
@@ -127,7 +127,7 @@ def test_users_stand_where_the_recipe_says() -> None:
 
 
 def test_visibility_regions_are_as_many_as_a_uniform_cell_shows() -> None:
-    recipe = small(environment="indoor", train=3000)
+    recipe = small(environment="indoor", parameters="published", train=3000)
     draws, _ = drawn(recipe, 3000)
     far = torch.bincount(draws.sample[(draws.local == cost2100.TWIN) & (draws.sample < 3000)], minlength=3000).double()
     mean = recipe.visibility_regions * (recipe.vr_radius_m / recipe.cell_radius_m) ** 2
@@ -145,11 +145,14 @@ def test_region_gain_falls_smoothly_through_its_transition() -> None:
 
 
 def test_shared_environments_show_the_same_clusters() -> None:
-    alone, shared = (
-        small(train=400),
-        small(train=400, users_per_environment=200, ue_x_m=(100.0, 110.0), ue_y_m=(100.0, 110.0)),
-    )
-    shared = COST2100Recipe.model_validate({**shared.model_dump(), "mirrored_share": 0.0})
+    common = {
+        "train": 400,
+        "parameters": "published",
+        "mirrored_share": 0.0,
+        "ue_x_m": (100.0, 110.0),
+        "ue_y_m": (100.0, 110.0),
+    }
+    alone, shared = small(**common), small(**common, users_per_environment=200)
     draws, _ = drawn(shared, 400)
     far = draws.local == cost2100.TWIN
 
@@ -272,6 +275,42 @@ def test_multipath_lists_what_a_sample_is_made_of() -> None:
 # draws, recipe ---------------------------------------------------------------------------------------------------------------
 
 
+def test_draws_are_those_of_the_format() -> None:
+    """FORMAT.md section 5 once more, with nothing but numpy's Philox: sample 3 of the val split."""
+    recipe, index = small(environment="indoor"), 3
+    draws = cost2100.draw(recipe, "val", [index])
+
+    def words(stream: str, item: int, count: int) -> NDArray[np.uint64]:
+        name = int.from_bytes(hashlib.sha256(stream.encode()).digest()[:8], "little")
+        blocks = -(-count // 4)
+        key = np.array([7, name], np.uint64)
+        return np.random.Philox(key=key, counter=item * blocks).random_raw(4 * blocks)[:count]
+
+    def uniform(raw: NDArray[np.uint64]) -> NDArray[np.float64]:
+        return np.asarray((raw >> np.uint64(11)).astype(np.float64) * 2.0**-53)
+
+    def normal(raw: NDArray[np.uint64]) -> NDArray[np.float64]:
+        low, high = (raw & np.uint64(2**32 - 1)).astype(float), (raw >> np.uint64(32)).astype(float)
+        radius, angle = np.sqrt(-2 * np.log((low + 1) * 2.0**-32)), 2 * np.pi * high * 2.0**-32
+        return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1).ravel()
+
+    own = words("cost2100/val", index, 8)
+    np.testing.assert_allclose(draws.users[0], uniform(own[:3]))
+    np.testing.assert_allclose(draws.los[0], [*uniform(own[3:5]), normal(own[6:7])[0]])
+    far = int(((draws.local == cost2100.TWIN) & (draws.sample == 0)).sum())
+    regions, reach = recipe.visibility_regions, (2.72 / 30) ** 2
+    mass = [math.comb(regions, k) * reach**k * (1 - reach) ** (regions - k) for k in range(40)]
+    cdf = np.cumsum([0, *mass[1:]]) / (1 - mass[0])
+    assert cdf[far - 1] <= uniform(own[5:6])[0] < cdf[far]
+    paths = recipe.paths_per_cluster
+    for c in range(2 + far):  # local clusters at the user and the BS, then the far ones
+        row = words("cost2100/val/clusters", index * (regions + 2) + c, 5 + (8 + 5 * paths + 1) // 2)
+        np.testing.assert_allclose(draws.uniform[c], uniform(row[:5]))
+        numbers = normal(row[5:])
+        np.testing.assert_allclose(draws.normal[c], numbers[:8])
+        np.testing.assert_allclose(draws.paths[c].ravel(), numbers[8 : 8 + 5 * paths])
+
+
 @pytest.mark.parametrize(
     "changes", [{"environment": "indoor"}, {}, {"environment": "indoor", "users_per_environment": 5}]
 )
@@ -306,7 +345,11 @@ def test_recipe_takes_the_parameters_of_its_scenario() -> None:
     assert outdoor.splits == {"train": 100_000, "val": 30_000, "test": 20_000}
     assert outdoor.arrays == {"X": (32, 32)}
     assert COST2100Recipe(keep_band=125).arrays == {"X": (32, 32), "H": (32, 125)}
+    assert (outdoor.visible_clusters, outdoor.delay_spread_ns, indoor.visible_clusters) == (1.0, 75.0, 2.0)
+    published = COST2100Recipe(parameters="published")
+    assert (published.visible_clusters, published.delay_spread_ns) == (6.0, 139.0)
     physical = COST2100Recipe(convention="physical")
+    assert (physical.parameters, physical.visible_clusters) == ("published", 6.0)
     assert (physical.subcarriers, physical.ue_x_m) == (1024, (-200.0, 200.0))
     assert COST2100Recipe(environment="indoor", vr_radius_m=3.0).vr_radius_m == 3.0
     assert parse(indoor.model_dump(mode="json")) == indoor
@@ -345,19 +388,28 @@ def test_strongest_cells_taps_and_angles_of_a_made_up_sample() -> None:
     assert found["effective_angles"] == pytest.approx(3 / 2 ** (2 / 3))  # entropy of 1/3 and 2/3
 
 
-@pytest.mark.parametrize("environment", ["outdoor", "indoor"])
-def test_generated_sets_have_the_official_statistics(environment: Literal["outdoor", "indoor"]) -> None:
-    recipe = COST2100Recipe(environment=environment)
-    x = next(datagen.sample(recipe, range(1000), "test", batch_size=1000))["X"].numpy()
+@pytest.mark.parametrize(
+    ("environment", "parameters", "slack"),
+    [
+        ("outdoor", "published", 0.02),
+        ("outdoor", "matched", 0.04),
+        ("indoor", "published", 0.04),
+        ("indoor", "matched", 0.04),
+    ],
+)
+def test_generated_sets_have_the_official_statistics(environment: str, parameters: str, slack: float) -> None:
+    recipe = COST2100Recipe.model_validate({"environment": environment, "parameters": parameters})
+    x = next(datagen.sample(recipe, range(2000), "test", batch_size=2000))["X"].numpy()
     found = fidelity.compare(recipe, x)
     ours, official = found["measured"], found["official"]
-    assert ours["mean_energy"] == pytest.approx(official["mean_energy"], rel=0.1)
-    assert ours["mean_delay_taps"] == pytest.approx(official["mean_delay_taps"], abs=0.2)
-    np.testing.assert_allclose(ours["energy_in_strongest_cells"], official["energy_in_strongest_cells"], atol=0.04)
-    known = [i for i, share in enumerate(official["delay_profile"]) if share is not None]
+    assert ours["mean_energy"] == pytest.approx(official["mean_energy"], rel=0.05 + 2 * slack)
+    assert ours["mean_delay_taps"] == pytest.approx(official["mean_delay_taps"], abs=10 * slack)
     np.testing.assert_allclose(
-        np.array(ours["delay_profile"])[known], np.array(official["delay_profile"], float)[known], atol=0.025
+        ours["energy_in_strongest_cells"], official["energy_in_strongest_cells"], atol=1.5 * slack
     )
+    known = [i for i, share in enumerate(official["delay_profile"]) if share is not None]
+    profile, theirs = (np.array(side["delay_profile"], float)[known] for side in (ours, official))
+    np.testing.assert_allclose(profile, theirs, atol=slack)
     assert found["paths"]["k_factor_sigma_db"] > 0
 
 

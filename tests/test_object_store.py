@@ -29,6 +29,7 @@ from datagen.plan import Plan, Shard
 from tests.conftest import Cli, assert_one_line_error, small_recipe, start_cli
 from tests.test_execute import assert_same_samples, fail_writes
 from tests.test_faults import dask_cluster, wait_for
+from tests.test_matfile import ht, savemat
 
 SMALL = ("cdl", "--seed", "7", "--train", "600", "--val", "40", "--test", "0", "--shard-samples", "256")
 
@@ -137,6 +138,24 @@ def test_the_other_commands_take_urls(cli: Cli, tmp_path: Path, local: Store, ou
     assert "nothing written" in cli(*SMALL, "--out", f"{out}2", "--dry-run").stdout
     assert {name.partition("/")[0] for name in objects(out)} == {"s.zarr"}
     assert sorted(os.listdir(tmp_path)) == ["local.zarr", "m.json", "p.png"]
+
+
+def test_every_scenario_goes_to_a_bucket(cli: Cli, tmp_path: Path, bucket: str) -> None:
+    sizes_ = ("--train", "300", "--val", "0", "--test", "0")
+    commands = {
+        "cost": ("cost2100", "--scenario", "indoor", "--keep-band", "4", *sizes_),
+        "uplink": ("inh", "--uplink", *sizes_),
+        "mat": ("import", "--train", "a.mat"),
+    }
+    savemat(tmp_path / "a.mat", "HT", ht(300), do_compression=True)
+    for name, command in commands.items():
+        made = [
+            cli(*command, "--out", out, "--json", "--workers", "2") for out in (f"{bucket}/{name}.zarr", f"{name}.zarr")
+        ]
+        assert [result.returncode for result in made] == [0, 0], made[0].stderr
+        assert len({json.loads(result.stdout)["digest"] for result in made}) == 1
+        assert cli("verify", f"{bucket}/{name}.zarr").returncode == 0
+    assert "official indoor set" in cli("inspect", f"{bucket}/cost.zarr", "--fidelity").stdout
 
 
 def test_regenerate(local: Store, out: BucketPath) -> None:

@@ -14,7 +14,7 @@ import datagen
 from benchmarks import datagen as speed
 from benchmarks import side_information
 from benchmarks.tables import put_into
-from datagen import CDLRecipe, Manifest
+from datagen import CDLRecipe, COST2100Recipe, InHRecipe, Manifest, Recipe
 
 ROOT = Path(__file__).parent.parent
 MANIFESTS = sorted((ROOT / "manifests" / "datasets").glob("*.json"))
@@ -28,26 +28,37 @@ def test_released_manifests_are_whole_and_rightly_named(file: Path) -> None:
     assert f"[{manifest.name}](datasets/{file.name})" in (ROOT / "manifests" / "README.md").read_text()
 
 
-def test_the_papers_set_is_released() -> None:
-    manifest = Manifest.load(ROOT / "manifests" / "datasets" / "cdl-c-fdd-v1.json")
-    assert manifest.plan.recipe == CDLRecipe()
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [
+        ("cdl-c-fdd-v1", CDLRecipe()),
+        ("cost2100-outdoor-v1", COST2100Recipe()),
+        ("cost2100-indoor-v1", COST2100Recipe(environment="indoor")),
+        ("inh-open-v1", InHRecipe()),
+        ("inh-open-uplink-v1", InHRecipe(uplink=True)),
+    ],
+)
+def test_default_sets_are_released(name: str, recipe: Recipe) -> None:
+    assert Manifest.load(ROOT / "manifests" / "datasets" / f"{name}.json").plan.recipe == recipe
 
 
-def test_first_and_last_shard_of_the_papers_set() -> None:
-    """Shards are independent, so two of the 33 stand for the set: the released fingerprints against fresh samples."""
+@pytest.mark.parametrize("file", [file for file in MANIFESTS if "-mini-" not in file.stem], ids=lambda file: file.stem)
+def test_first_and_last_shard_of_released_sets(file: Path) -> None:
+    """Shards are independent, so two of some thirty stand for a set: the released fingerprints against fresh samples."""
     from datagen.manifest import ShardRecord, relative_error
     from datagen.scenarios import make_engine
     from datagen.simulate import simulate_shard
 
-    manifest = Manifest.load(ROOT / "manifests" / "datasets" / "cdl-c-fdd-v1.json")
+    manifest = Manifest.load(file)
     engine = make_engine(manifest.plan.recipe)
     for record in (manifest.shards[0], manifest.shards[-1]):
         fresh = ShardRecord.of(record.shard, simulate_shard(engine, record.shard))
         assert relative_error(record, fresh) < 1e-5
 
 
-def test_the_mini_set_regenerates(tmp_path: Path) -> None:
-    manifest = Manifest.load(ROOT / "manifests" / "datasets" / "cdl-c-fdd-mini-v1.json")
+@pytest.mark.parametrize("file", [file for file in MANIFESTS if "-mini-" in file.stem], ids=lambda file: file.stem)
+def test_mini_sets_regenerate(file: Path, tmp_path: Path) -> None:
+    manifest = Manifest.load(file)
     store, same = datagen.regenerate(manifest, tmp_path / "mini.zarr")
     assert same.error < 1e-5
     assert datagen.verify(store, manifest).bad == []

@@ -156,8 +156,8 @@ def test_a_model_that_sends_symbols(small_store: Store, zoo_cli: Cli) -> None:
         (["--snr", "none"], "a link has an SNR"),
         (["--k", "9"], "9 symbols are not served"),
         (["--steps", "-1"], "steps -1 is out of range"),
-        (["--snr", "5:1:1"], "'5:1:1' is neither a number nor FIRST:LAST:STEP"),
-        (["--bits", "many"], "'many' is not a number or 'none'"),
+        (["--snr", "5:1:1"], "'5:1:1' is neither a number nor START:STOP:STEP"),
+        (["--bits", "many"], "'many' is neither a number nor START:STOP:STEP, such as -10:10:5, nor 'none'"),
     ):
         refused = zoo_cli("eval", model, "--data", small_store.path, "--split", "val", *arguments)
         assert_one_line_error(refused, 2, words)
@@ -311,8 +311,11 @@ BAD = [
     (("eval", "MODEL", "--data", "x.npy"), "x.npy is not a CSI store"),
     (("eval", "MODEL", "--data", "STORE"), "has no split 'test'"),
     (("eval", "MODEL", "--data", "STORE", "--split", "val", "--samples", "41"), "41 are asked for"),
-    (("eval", "MODEL", "--data", "STORE", "--split", "val", "--snr", "loud"), "'loud' is not a number or 'none'"),
-    (("eval", "MODEL", "--data", "STORE", "--split", "val", "--snr", "nan"), "'nan' is not a number or 'none'"),
+    (
+        ("eval", "MODEL", "--data", "STORE", "--split", "val", "--snr", "loud"),
+        "'loud' is neither a number nor START:STOP:STEP",
+    ),
+    (("eval", "MODEL", "--data", "STORE", "--split", "val", "--snr", "nan"), "'nan' is neither a number"),
     (("eval", "MODEL", "--data", "STORE", "--split", "val", "--k", "8"), "--k is for models that send symbols"),
     (("eval", "MODEL", "--data", "STORE", "--split", "val", "--cnr", "0"), "--cnr is for models that send symbols"),
     (("eval", "MODEL", "--data", "STORE", "--split", "val", "--device", "abacus"), "device 'abacus' cannot be used"),

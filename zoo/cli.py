@@ -64,41 +64,47 @@ class _Snr(click.ParamType[Any, Any]):
 
 
 class _Numbers(click.ParamType[Any, Any]):
-    """Numbers as 8,16,32, as -10:10:5 (first, last, step), or the word none where that is allowed.
+    """Numbers as 8,16,32 or START:STOP:STEP with both ends, or the word none where that is allowed.
 
     :param kind: int or float
     """
 
+    name = "numbers"
+
     def __init__(self, kind: type[int] | type[float], none: bool = False) -> None:
         self.kind, self.none = kind, none
-        self.name = "numbers"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return value if isinstance(value, tuple) else tuple(self._all(str(value), param, ctx))
+        parts = str(value).split(",")
+        return [number for part in parts for number in self._of(part, param, ctx)]
 
-    def _all(self, text: str, param: click.Parameter | None, ctx: click.Context | None) -> Iterator[float | None]:
-        for part in text.split(","):
-            if part == "none" and self.none:
-                yield None
-                continue
-            ends = [self._number(end, param, ctx) for end in part.split(":")]
-            if len(ends) not in (1, 3) or (len(ends) == 3 and (ends[2] <= 0 or ends[1] < ends[0])):
-                self.fail(f"{part!r} is neither a number nor FIRST:LAST:STEP", param, ctx)
-            first, last, step = ends if len(ends) == 3 else (ends[0], ends[0], self.kind(1))
-            for number in range(int((last - first) / step + 1e-9) + 1):
-                yield first + number * step
-
-    def _number(self, text: str, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def _of(self, part: str, param: click.Parameter | None, ctx: click.Context | None) -> list[float | None]:
         import math
 
+        if self.none and part == "none":
+            return [None]
         try:
-            number = self.kind(text)
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
-            allowed = "a number or 'none'" if self.none else "a number"
-            self.fail(f"{text!r} is not {allowed}", param, ctx)
-        return number
+            start, *rest = map(self.kind, part.split(":"))
+            stop, step = rest or (start, 1)
+            steps = (stop - start) / step
+        except (ValueError, ZeroDivisionError):
+            start, stop, step, steps = 0, 0, 0, math.nan
+        if not 0 <= steps <= 1000 or max(abs(start), abs(stop)) > 1000:
+            word = ", nor 'none'" if self.none else ""
+            self.fail(f"{part!r} is neither a number nor START:STOP:STEP, such as -10:10:5{word}", param, ctx)
+        return [start + number * step for number in range(math.floor(steps + 1e-9) + 1)]
+
+
+class _Link(click.ParamType[Any, Any]):
+    """k=N."""
+
+    name = "link"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        key, _, number = str(value).partition("=")
+        if key != "k" or not number.isdecimal() or int(number) < 1:
+            self.fail(f"{value!r} is no number of symbols; give k=16, say", param, ctx)
+        return int(number)
 
 
 class _StorePath(click.ParamType[Any, Any]):
@@ -219,15 +225,14 @@ def _source(recipe: Recipe, data: str | Path | None, simulate_recipe: Path | Non
 @_JSON
 @_QUIET
 def evaluate(
-    model: str, data: str | Path, split: str, samples: int | None, snr_db: tuple[tuple[float | None, ...], ...],
-    symbols: tuple[int, ...] | None, steps: tuple[int, ...] | None, bits: tuple[int | None, ...] | None,
-    cnr_db: tuple[float | None, ...] | None, out: Path | None, device: str, as_json: bool, quiet: bool,
+    model: str, data: str | Path, split: str, samples: int | None, snr_db: tuple[list[float | None], ...],
+    symbols: list[int] | None, steps: list[int] | None, bits: list[int | None] | None, cnr_db: list[float | None] | None, out: Path | None, device: str, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Measure what a MODEL is worth.
 
     Of a codec: bits are counted from payload bytes, and the payloads are all that the decoder gets, besides Y. Reports NMSE,
     correlation and time. Of a model that sends symbols: NMSE at each combination of --snr, --k, --steps, --bits and --cnr; numbers
-    are written 8,16,32 or -10:10:5 (first, last, step).
+    are written 8,16,32 or START:STOP:STEP.
     """
     from zoo import registry, results
     from zoo.checkpoint import read_config
@@ -592,40 +597,72 @@ def _progress(pieces: Iterable[Complex], quiet: bool) -> Iterator[Complex]:
     "--side-information-snr", "snr_db", type=_Snr(), metavar="DB|none", default="30", show_default=True, help="of Y"
 )  # fmt: skip
 @click.option("--simulate", is_flag=True, help="and the limit with known velocity, by the law of the store's recipe")
+@click.option(
+    "--link", "symbols", type=_Link(), metavar="k=N", help="over a feedback link instead: N symbols a sample, at --snr"
+)
+@click.option(
+    "--snr", "link_snr", type=_Numbers(float), metavar="DB|START:STOP:STEP", default="-10:10:5", show_default=True,
+    help="of one antenna of the link",
+)  # fmt: skip
+@click.option(
+    "--channel", metavar="awgn|rayleigh|rician|STORE", default="rayleigh", show_default=True,
+    help="of the link; a STORE as datagen inh --uplink makes them",
+)  # fmt: skip
 @click.option("--out", type=_PATH, help="write them to this file too, for zoo plot rd --limits")
 @_JSON
 @_QUIET
+@click.pass_context
 def limits(
-    store: str | Path, bits: tuple[int, ...], components: int, snr_db: float | None, simulate: bool, out: Path | None,
-    as_json: bool, quiet: bool,
+    ctx: click.Context, store: str | Path, bits: tuple[int, ...], components: int, snr_db: float | None, simulate: bool,
+    symbols: int | None, link_snr: list[float], channel: str, out: Path | None, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Compute what no code can beat.
 
-    Gaussian rate-distortion limits from the covariances of a STORE of datagen.
+    Gaussian rate-distortion limits from the covariances of a STORE of datagen. With --link, those of separate source and channel coding:
+    the Gaussian bound, and KLT codes, at the capacity of the link.
     """
     from zoo import limits as gaussian
     from zoo.data import Simulated, Store
     from zoo.files import put, require_place
 
+    of_links, of_bits = ("link_snr", "channel"), ("bits", "components", "snr_db", "simulate")
+    for parameter in ctx.command.params:
+        if parameter.name in (of_links if symbols is None else of_bits) and _given(ctx, parameter):
+            raise ZooError(f"{parameter.opts[0]} goes {'with' if symbols is None else 'without'} --link")
     if out is not None:
         require_place(out)
     opened = Store(store)
-    law = Simulated(opened.recipe, "cpu").statistics() if simulate else None
-    found = gaussian.from_store(
-        opened, sorted(set(bits)), components=components, snr_db=snr_db, progress=not quiet,
-        statistics=law,
-    )  # fmt: skip
+    if symbols is None:
+        law = Simulated(opened.recipe, "cpu").statistics() if simulate else None
+        found = gaussian.from_store(
+            opened, sorted(set(bits)), components=components, snr_db=snr_db, progress=not quiet,
+            statistics=law,
+        )  # fmt: skip
+    else:
+        from zoo import uplink
+
+        found = gaussian.over_link(opened, uplink.named(channel), symbols, link_snr, progress=not quiet)
+        found["link"]["channel"] = channel
     text = json.dumps(found, indent=1, allow_nan=False)
     if out is not None:
         put(out, text + "\n")
     if as_json:
         click.echo(text)
         return
-    title = "NMSE in dB at bits"
-    width = max(len(name) for name in (title, *(row["name"] for row in found["rows"])))
-    click.echo(f"{title:<{width}}" + "".join(f"{rate:>8}" for rate in found["rows"][0]["bits"]))
-    for row in found["rows"]:
-        click.echo(f"{row['name']:<{width}}" + "".join(f"{nmse:>8.2f}" for nmse in row["nmse_db"]))
+    title, columns = ("NMSE in dB at bits", "bits") if symbols is None else ("NMSE in dB at SNR in dB", "snr_db")
+    lines = [(title, [f"{value:g}" for value in found["rows"][0][columns]])]
+    lines += [(row["name"], [f"{nmse:.2f}" for nmse in row["nmse_db"]]) for row in found["rows"]]
+    lines += [
+        (f"capacity, {row['name']}", [f"{bits:.1f}" for bits in row["bits"]]) for row in found.get("capacity", ())
+    ]
+    width = max(len(name) for name, _ in lines)
+    for name, cells in lines:
+        click.echo(f"{name:<{width}}" + "".join(f"{cell:>8}" for cell in cells))
+
+
+def _given(ctx: click.Context, parameter: click.Parameter) -> bool:
+    """Whether a parameter stands on the command line."""
+    return ctx.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
 
 
 @cli.group(cls=_InOrder)

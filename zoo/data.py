@@ -42,8 +42,8 @@ class Dataset:
     subcarriers: int | None
 
 
-class Store:
-    """A finished store of FORMAT.md, format version 1, opened for reading.
+class Arrays:
+    """The arrays of a finished store of FORMAT.md, format version 1, opened for reading.
 
     :param path: its directory, or its URL in a bucket, such as ``s3://bucket/store.zarr``
     :raises ZooError: no store, of another format or version, or not complete
@@ -70,24 +70,69 @@ class Store:
         if attributes.get("complete") is not True:
             raise ZooError(f"{path} is not complete; give the command that made it again to go on")
         recipe: Any = attributes.get("recipe")
-        arrays = {split: set(group.array_keys()) for split, group in self._root.groups()}
-        if not isinstance(recipe, dict) or not arrays:
+        self.names = {split: set(group.array_keys()) for split, group in self._root.groups()}
+        if not isinstance(recipe, dict) or not self.names:
             raise ZooError(f"{path} has no recipe or no samples; see datagen verify")
+        self.attributes: dict[str, Any] = attributes
         self.recipe: dict[str, Any] = recipe
-        self.sizes: dict[str, int] = {split: self._array(split, "X").shape[0] for split in arrays}
-        first = next(iter(arrays))
-        self.dataset = Dataset(
-            name=f"{recipe.get('name')}-v{attributes.get('version')}",
-            scenario=str(recipe.get("scenario")),
-            recipe_digest=str(attributes.get("recipe_digest")),
-            shape=self._array(first, "X").shape[1:],
-            side_information="Y" in arrays[first],
-            subcarriers=recipe.get("subcarriers"),
-        )
-        self._target = "X" if attributes.get("target") == "X" else "Z"
 
-    def _array(self, split: str, name: str) -> Any:
+    def array(self, split: str, name: str) -> Any:
+        """One array, not read yet; its shape is [sample, ...].
+
+        :raises ZooError: no such split, or none with this array
+        """
+        if split not in self.names:
+            raise ZooError(f"{self.path} has no split {split!r}; it has {', '.join(self.names)}")
+        if name not in self.names[split]:
+            raise ZooError(f"{self.path} has no {name} in {split}; it has {', '.join(sorted(self.names[split]))}")
         return self._root[f"{split}/{name}"]
+
+    def read_array(self, split: str, name: str, start: int, stop: int) -> Tensor:
+        """Rows of an array into memory, complex64 [stop - start, ...].
+
+        :raises ZooError: no such split or array, damaged rows, or values that are not finite
+        """
+        array = self.array(split, name)
+        out = np.empty((stop - start, *array.shape[1:]), np.complex64)
+        for at in range(start, stop, READ):
+            rows = slice(at, min(at + READ, stop))
+            try:
+                out[rows.start - start : rows.stop - start] = array[rows]
+            except Exception as error:
+                raise ZooError(
+                    f"{self.path}: {split}/{name} cannot be read ({type(error).__name__}); see datagen verify"
+                ) from None
+            if not np.isfinite(out[rows.start - start : rows.stop - start].view(np.float32)).all():
+                raise ZooError(
+                    f"{self.path}: {split}/{name} holds values that are missing or not finite; see datagen verify"
+                )
+        return torch.from_numpy(out)
+
+
+class Store(Arrays):
+    """A finished store of CSI samples.
+
+    :param path: its directory, or its URL in a bucket
+    :raises ZooError: no store, of another format or version, not complete, or one of feedback channels alone
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path)
+        if not all("X" in arrays for arrays in self.names.values()):
+            raise ZooError(
+                f"{path} holds no CSI (X) but feedback channels (H), which zoo limits --link takes as --channel"
+            )
+        self.sizes: dict[str, int] = {split: self.array(split, "X").shape[0] for split in self.names}
+        first = next(iter(self.names))
+        self.dataset = Dataset(
+            name=f"{self.recipe.get('name')}-v{self.attributes.get('version')}",
+            scenario=str(self.recipe.get("scenario")),
+            recipe_digest=str(self.attributes.get("recipe_digest")),
+            shape=self.array(first, "X").shape[1:],
+            side_information="Y" in self.names[first],
+            subcarriers=self.recipe.get("subcarriers"),
+        )
+        self._target = "X" if self.attributes.get("target") == "X" else "Z"
 
     def read(self, split: str, start: int = 0, stop: int | None = None) -> Batch:
         """Samples of a split into memory.
@@ -99,25 +144,9 @@ class Store:
         stop = self.sizes[split] if stop is None else stop
         if stop > self.sizes[split]:
             raise ZooError(f"{self.path} has {self.sizes[split]} samples in {split}; {stop} are asked for")
-        x = self._read(split, "X", start, stop)
-        y = self._read(split, "Y", start, stop) if self.dataset.side_information else None
-        return Batch(x, y, x if self._target == "X" else self._read(split, self._target, start, stop))
-
-    def _read(self, split: str, name: str, start: int, stop: int) -> Tensor:
-        out = np.empty((stop - start, *self.dataset.shape), np.complex64)
-        for at in range(start, stop, READ):
-            rows = slice(at, min(at + READ, stop))
-            try:
-                out[rows.start - start : rows.stop - start] = self._array(split, name)[rows]
-            except Exception as error:
-                raise ZooError(
-                    f"{self.path}: {split}/{name} cannot be read ({type(error).__name__}); see datagen verify"
-                ) from None
-            if not np.isfinite(out[rows.start - start : rows.stop - start].view(np.float32)).all():
-                raise ZooError(
-                    f"{self.path}: {split}/{name} holds values that are missing or not finite; see datagen verify"
-                )
-        return torch.from_numpy(out)
+        x = self.read_array(split, "X", start, stop)
+        y = self.read_array(split, "Y", start, stop) if self.dataset.side_information else None
+        return Batch(x, y, x if self._target == "X" else self.read_array(split, self._target, start, stop))
 
     def batches(self, split: str, stop: int | None = None, size: int = READ) -> Iterator[Batch]:
         """A split piece by piece, memory bounded."""
@@ -305,6 +334,23 @@ def noisy(y: Tensor, snr_db: float | None, generator: torch.Generator) -> Tensor
         return y
     noise = torch.randn(y.shape, dtype=y.dtype, device=y.device, generator=generator)  # complex normal of unit variance
     return y + noise * (y.abs().square().mean().sqrt() * 10 ** (-snr_db / 20))
+
+
+def channel_estimate(
+    x: Tensor, cnr_db: float | None, generator: torch.Generator, subcarriers: int | None = None
+) -> Tensor:
+    """X as a UE measures it: H_d + E, the entries of E white [RD-JSCC (13)].
+
+    The transform to angles and delays leaves E white and spreads it over all delays, of which the crop keeps a part.
+
+    :param x: complex [n, angle, delay]
+    :param cnr_db: channel-to-noise ratio: mean power of an entry of H_d over that of E, both over antennas and ``subcarriers``;
+        None for no error
+    :param generator: on the device of ``x``
+    :param subcarriers: of H_d; those of the paper's COST 2100 set, the default, are as many as there are delays
+    """
+    gain = (subcarriers or x.shape[2]) / x.shape[2]  # of the crop: it has all the energy, and this part of the noise
+    return noisy(x, None if cnr_db is None else cnr_db + 10 * np.log10(gain), generator)
 
 
 def read_samples(path: str | Path, name: str) -> NDArray[np.complexfloating]:

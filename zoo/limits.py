@@ -3,47 +3,60 @@
 Sources: T. M. Cover, J. A. Thomas, Elements of Information Theory, ch. 10 (reverse water-filling); H. S. Witsenhausen, "Indirect
 rate distortion problems", IEEE Trans. IT 1980 (prediction: code the estimate, add its error); A. D. Wyner, "The rate-distortion
 function for source coding with side information at the decoder II", 1978 (side information that only the decoder has costs a
-Gaussian source no rate).
+Gaussian source no rate). Over a feedback link: source and channel coding apart from each other, as C. E. Shannon, "A mathematical theory of
+communication", 1948, puts them; what a joint code is held against.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from zoo.covariances import Array, Covariances, Statistics, as_arrays, noise_variance, principal
 from zoo.data import Batch, Store
 from zoo.errors import ZooError
+from zoo.metrics import nmse
+from zoo.models.klt import KLT
+from zoo.uplink import Channel, capacity_bits
 
+Array1 = NDArray[np.float64]
+Bits = TypeVar("Bits", float, Array1)
 SAMPLES = 10_000  # that covariances are taken of
+CHANNELS = 2000  # of a link, that its separation limits are averaged over
+KLT_SAMPLES = 2000  # that KLT codes are measured on
+KLT_STEP = 16  # bits between the KLT codes that are measured
+OUTAGES = (0.01, 0.1)  # shares of the channels that do not carry the outage capacity
 VELOCITIES = 50  # of a law's, that the limit with known velocity is averaged over
 
 
-def water_level(variances: NDArray[np.floating], bits: float) -> float:
+def water_level(variances: NDArray[np.floating], bits: Bits) -> Bits:
     """Level theta of reverse water-filling over circular complex components: sum of max(0, log2(variance / theta)) = bits.
 
     :param variances: of the principal components, shape [component]
-    :param bits: rate, 0 and up
+    :param bits: rate, 0 and up; or several, shape [rate]
     """
     ordered = np.sort(np.asarray(variances, dtype=np.float64))[::-1]
     ordered = ordered[ordered > 0]
+    if not len(ordered):
+        return np.minimum(bits, 0)  # nothing to tell
     logs = np.cumsum(np.log2(ordered))
-    for k in range(len(ordered), 0, -1):
-        level = 2 ** ((logs[k - 1] - bits) / k)
-        if level <= ordered[k - 1]:
-            return float(level)
-    return 0.0
+    reached = logs - np.arange(1, len(ordered) + 1) * np.log2(ordered)  # rates at which the level sinks to a component
+    active = np.searchsorted(reached, bits, side="right")
+    return 2 ** ((logs[active - 1] - bits) / active)
 
 
-def gaussian_distortion(variances: NDArray[np.floating], bits: float) -> float:
-    """Least mean squared error of a circular Gaussian vector at a rate [bits], summed over its principal components."""
-    if np.isinf(bits):
-        return 0.0
-    return float(np.minimum(np.maximum(variances, 0), water_level(variances, bits)).sum())
+def gaussian_distortion(variances: NDArray[np.floating], bits: Bits) -> Bits:
+    """Least mean squared error of a circular Gaussian vector at a rate [bits], summed over its principal components.
+
+    :param variances: shape [component]
+    :param bits: rate, ``math.inf`` included; or several, shape [rate]
+    """
+    return np.minimum.outer(np.maximum(variances, 0), water_level(variances, bits)).sum(0)
 
 
 def prediction_distortion(
@@ -155,17 +168,7 @@ def from_store(
     :returns: JSON-ready: ``rows``, each of a ``name``, ``bits`` and ``nmse_db``, and what they are of
     :raises ZooError: the store cannot be read
     """
-    from tqdm import tqdm
-
-    count = min(samples, store.sizes.get("train", 0))
-
-    with tqdm(total=count, unit="sample", disable=not progress, delay=3) as bar:
-
-        def counted(batch: Batch) -> Batch:
-            bar.update(len(batch.x))
-            return batch
-
-        found = Covariances.of(as_arrays(counted(batch)) for batch in store.batches("train", count))
+    found, count = _covariances(store, samples, progress)
     alone = Covariances(found.shape, found.x, found.z, found.zx)
     if found.y is None:
         rows = {"Gaussian, no side information": linear(alone, bits, components, None)}
@@ -177,9 +180,123 @@ def from_store(
     if statistics is not None:
         rows["velocity known"] = velocity_known(statistics, bits, None if snr_db is not None else components, snr_db)
     return {
-        "data": {"name": store.dataset.name, "recipe_digest": store.dataset.recipe_digest, "samples": count},
+        "data": _data(store, count),
         "components": components, "side_information_snr_db": snr_db,
         "rows": [
             {"name": name, "bits": list(bits), "nmse_db": [10 * math.log10(error) for error in errors]} for name, errors in rows.items()
         ],
     }  # fmt: skip
+
+
+def separation(distortion: Callable[[Array1], Array1], bits: Array1) -> dict[str, float]:
+    """Error of a source code whose bits an ideal, capacity-achieving code brings over a fading link.
+
+    * ``ergodic``: the channel code spans all fading states, every sample gets their mean capacity;
+    * ``instantaneous``: a sample gets what its own channel carries, which the UE knows;
+    * ``fixed rate``: the UE knows the law of the channels only, and chooses the best rate; a channel that carries less loses the sample.
+
+    The ergodic error is the least of them, because the error is convex in the rate. Real codes of some hundred bits lose rate beyond
+    all three, by the penalty of short blocks (Y. Polyanskiy, H. V. Poor, S. Verdu, IEEE Trans. IT 2010).
+
+    :param distortion: rates [bits] to errors relative to the energy, 1 at rate 0, both of shape [rate]
+    :param bits: capacity of each channel, as :func:`zoo.uplink.capacity_bits` gives them
+    """
+    ordered = np.sort(bits)
+    lost = np.arange(len(ordered)) / len(ordered)  # share of the channels below each of the rates
+    return {
+        "ergodic": float(distortion(ordered.mean(keepdims=True))[0]),
+        "instantaneous": float(distortion(ordered).mean()),
+        "fixed rate": float((lost + (1 - lost) * distortion(ordered)).min()),
+    }
+
+
+def klt_distortion(covariances: Covariances, x: Array, rates: Iterable[int]) -> list[float]:
+    """NMSE of the codec ``klt`` on samples of X, without side information.
+
+    :param covariances: of X, that it is fitted to
+    :param x: complex [n, angle, delay]
+    :param rates: bits of a payload; 0 for none
+    """
+    errors = []
+    for rate in rates:
+        if rate == 0:
+            errors.append(1.0)  # without any bit the estimate is 0, the mean
+            continue
+        codec = KLT.fit(rate, covariances)
+        errors.append(nmse(x, codec.decompress(codec.compress(x))))
+    return errors
+
+
+def over_link(
+    store: Store, channel: Channel, k: int, snr_db: Sequence[float], *, samples: int = SAMPLES, channels: int = CHANNELS, seed: int = 0,
+    progress: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Separation limits: X over k uses of a feedback link, see :func:`separation`.
+
+    The Gaussian bound is by covariances of the train split, an error energy over an energy. No code of a Gaussian source with
+    these covariances beats its ergodic row; one that knows more of the source than its covariances may. The KLT codes, fitted to the same
+    covariances, are measured as models are, on the test split (or val, or train, where a store has no other); between two measured
+    rates, multiples of ``KLT_STEP`` bits, it takes turns between both.
+
+    :param channel: of the link
+    :param snr_db: of one antenna
+    :param samples: that covariances are taken of
+    :param channels: to average over, the same at every SNR
+    :param seed: of the channels
+    :param progress: show a bar on stderr if it takes longer than a few seconds
+    :returns: JSON-ready: ``rows``, each of a ``name``, ``snr_db``, ``bits`` (the ergodic capacity) and ``nmse_db``; ``capacity``, each of
+        a ``name``, ``snr_db`` and ``bits``; and what they are of
+    :raises ZooError: the store cannot be read, or the channel has fewer subcarriers
+    """
+    from tqdm import tqdm
+
+    h = channel.sample(channels, k, torch.Generator().manual_seed(seed))
+    carried = [capacity_bits(h, snr) for snr in snr_db]
+    found, count = _covariances(store, samples, progress, only_x=True)
+    split = next((name for name in ("test", "val") if store.sizes.get(name)), "train")
+    x = store.read(split, 0, min(KLT_SAMPLES, store.sizes[split])).x.numpy()
+    steps = np.concatenate(carried) / KLT_STEP
+    rates = (KLT_STEP * np.unique(np.concatenate((np.floor(steps), np.ceil(steps))))).astype(int).tolist()
+    with tqdm(rates, unit="code", disable=not progress, delay=3) as bar:
+        errors = klt_distortion(found, x, bar)
+    variances = np.linalg.eigvalsh(found.x)
+    curves: dict[str, Callable[[Array1], Array1]] = {
+        "Gaussian bound": lambda bits: gaussian_distortion(variances, bits) / variances.sum(),
+        "KLT code": lambda bits: np.interp(bits, rates, errors),
+    }
+    mean = [float(bits.mean()) for bits in carried]
+    outages = {f"{100 * share:g} % outage": [float(np.quantile(bits, share)) for bits in carried] for share in OUTAGES}
+    rows = []
+    for name, curve in curves.items():
+        by_snr = [separation(curve, bits) for bits in carried]
+        rows += [
+            {
+                "name": f"{name}, {kind}", "snr_db": list(snr_db), "bits": mean,
+                "nmse_db": [10 * math.log10(error[kind]) for error in by_snr],
+            } for kind in by_snr[0]
+        ]  # fmt: skip
+    return {
+        "data": _data(store, count), "klt": {"split": split, "samples": len(x)}, "link": {"k": k, "channels": channels, "seed": seed},
+        "capacity": [
+            {"name": name, "snr_db": list(snr_db), "bits": bits} for name, bits in {"ergodic": mean, **outages}.items()
+        ],
+        "rows": rows,
+    }  # fmt: skip
+
+
+def _covariances(store: Store, samples: int, progress: bool, only_x: bool = False) -> tuple[Covariances, int]:
+    """Of the first samples of the train split, and of how many."""
+    from tqdm import tqdm
+
+    count = min(samples, store.sizes.get("train", 0))
+    with tqdm(total=count, unit="sample", disable=not progress, delay=3) as bar:
+
+        def counted(batch: Batch) -> Batch:
+            bar.update(len(batch.x))
+            return Batch(batch.x, None, batch.x) if only_x else batch
+
+        return Covariances.of(as_arrays(counted(batch)) for batch in store.batches("train", count)), count
+
+
+def _data(store: Store, count: int) -> dict[str, Any]:
+    return {"name": store.dataset.name, "recipe_digest": store.dataset.recipe_digest, "samples": count}

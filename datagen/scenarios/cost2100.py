@@ -91,7 +91,11 @@ def _rows(recipe: COST2100Recipe, stream: str, rows: NDArray[np.int64]) -> tuple
     raw = streams.words(recipe.seed, stream, rows, _words(recipe))
     normal = streams.normal(streams.halves(raw[:, UNIFORMS:]))
     end = NORMALS + 5 * recipe.paths_per_cluster
-    return streams.uniform(raw[:, :UNIFORMS]), normal[:, :NORMALS], normal[:, NORMALS:end].reshape(len(rows), -1, 5)
+    return (
+        streams.uniform(raw[:, :UNIFORMS]),
+        normal[:, :NORMALS],
+        normal[:, NORMALS:end].reshape(len(rows), recipe.paths_per_cluster, 5),
+    )
 
 
 def draw(recipe: COST2100Recipe, split: str, indices: Sequence[int] | NDArray[np.int64]) -> Draws:
