@@ -121,20 +121,7 @@ def test_a_model_that_sends_symbols(small_store: Store, zoo_cli: Cli) -> None:
     model = facts["models"][0]
     assert zoo_cli("check", model).stdout.startswith("ok ")
     assert json.loads(zoo_cli("info", model, "--json").stdout)["codec"]["symbols"] == [8, 16, 32]
-    sweep = (
-        "--snr",
-        "-10:10:10",
-        "--snr",
-        "5",
-        "--k",
-        "8,32",
-        "--steps",
-        "0,1,2",
-        "--bits",
-        "none,4",
-        "--cnr",
-        "none,0",
-    )
+    sweep = "--snr -10:10:10 --snr 5 --k 8,32 --steps 0,1,2 --bits none,4 --cnr none,0".split()
     measured = zoo_cli("eval", model, "--data", small_store.path, "--split", "val", *sweep)
     assert measured.returncode == 0, measured.stderr
     kept = results.read(Path(model))
@@ -146,11 +133,10 @@ def test_a_model_that_sends_symbols(small_store: Store, zoo_cli: Cli) -> None:
     assert re.match(r"rd-jscc-lite-cdl-k32: NMSE .* over 96 points; 40 val samples of cdl-c-fdd-v1\n", measured.stdout)
     plain = zoo_cli("eval", model, "--data", small_store.path, "--split", "val", "--json", "--out", "plain.json")
     points = json.loads(plain.stdout)["points"]
-    assert [(point["k"], point["snr_db"]) for point in points] == list(
-        itertools.product((8, 16, 32), (-10, -5, 0, 5, 10))
-    )
-    assert {(point["steps"], point["bits"]) for point in points} == {(2, None)}
-    same = [point for point in kept["points"] if (point["k"], point["snr_db"]) == (8, -10) and point["steps"] == 2]
+    combinations = list(itertools.product((8, 16, 32), (-10, -5, 0, 5, 10), (0, 2)))
+    assert [(point["k"], point["snr_db"], point["steps"]) for point in points] == combinations
+    assert {(point["bits"], point["cnr_db"]) for point in points} == {(None, None)}
+    same = [point for point in kept["points"] if (point["k"], point["snr_db"]) == (8, -10)]
     assert points[0] == same[0]  # noise does not depend on what else is measured
     for arguments, words in (
         (["--snr", "none"], "a link has an SNR"),
@@ -415,6 +401,20 @@ def test_models_that_are_released_are_left_alone(
     assert re.fullmatch(r"csinet-tiny-66b +66 bits +50 753 +-?\d+\.\d\d dB, -?\d+\.\d\d dB with Y at 30 dB", listed[1])
     [row] = json.loads(zoo_cli("list", "--json").stdout)
     assert row["side_information"] == json.loads(before)["side_information"]
+
+
+def test_release_of_a_model_that_sends_symbols(zoo_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = generate(small_recipe(train=20, val=8, test=8), tmp_path / "test.zarr").path
+    made = zoo_cli("train", "adjscc", "--lite", *TINY, "--data", store, "--quiet")
+    assert made.returncode == 0, made.stderr
+    name = "adjscc-lite-cdl-k32"
+    told = zoo_cli("release", f"runs/{name}/models/{name}", "--data", store, "--into", "shipped")
+    assert told.returncode == 0, told.stderr
+    assert re.fullmatch(rf"shipped/{name}: NMSE -?\d+\.\d\d to -?\d+\.\d\d dB over 15 points\n", told.stdout)
+    monkeypatch.setattr(registry, "WEIGHTS", tmp_path / "shipped")
+    assert re.search(rf"{name} +32 symbols +\d[\d ]+ +-?\d", zoo_cli("list").stdout)
+    assert zoo_cli("check").returncode == 0
+    assert_one_line_error(zoo_cli("plot", "rd", "--out", "rd.png"), 2)
 
 
 def test_release_ships_measured_models(

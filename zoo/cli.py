@@ -213,7 +213,9 @@ def _source(recipe: Recipe, data: str | Path | None, simulate_recipe: Path | Non
 @click.option(
     "--k", "symbols", type=_Numbers(int), metavar="K,...", help="symbols sent  [default: all that are served]"
 )
-@click.option("--steps", type=_Numbers(int), metavar="N,...", help="of refinement  [default: the model's choice]")
+@click.option(
+    "--steps", type=_Numbers(int), metavar="N,...", help="of refinement  [default: fewest, and the model's choice]"
+)
 @click.option(
     "--bits", type=_Numbers(int, none=True), metavar="B,...", help="of quantised symbols, a real dimension  [default: none]"
 )  # fmt: skip
@@ -308,7 +310,8 @@ def release(
         click.echo(json.dumps(found, allow_nan=False))
         return
     for result in found:
-        click.echo(f"{into / result['model']}: {_size(result)}, NMSE {results.summary(result)}")
+        size = f"{_size(result)}, " if "bits" in result else ""
+        click.echo(f"{into / result['model']}: {size}NMSE {results.summary(result)}")
 
 
 @cli.command()

@@ -41,7 +41,7 @@ def evaluate_jscc(
     :param samples: the first so many; all if not given
     :param snr_db: of the link, at each antenna
     :param symbols: channel uses k; all that the model serves if not given
-    :param steps: of refinement; the model's own choice if not given
+    :param steps: of refinement; the fewest and the model's own choice if not given
     :param bits: of quantised symbols, a real dimension; None for analog ones
     :param cnr_db: of the CSI that the UE encodes; None for perfect CSI
     :param progress: show a bar on stderr if it takes longer than a few seconds
@@ -60,7 +60,11 @@ def evaluate_jscc(
     points = [
         _Point(*chosen)
         for chosen in itertools.product(
-            symbols or sender.config.symbols, snr_db, steps or (sender.default_steps,), bits, cnr_db
+            symbols or sender.config.symbols,
+            snr_db,
+            steps or sorted({sender.steps[0], sender.default_steps}),
+            bits,
+            cnr_db,
         )
     ]
     for point in points:  # refuses what the model does not serve, before any work is done

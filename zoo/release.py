@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from zoo import results
-from zoo.checkpoint import VECTORS_FILE, load_codec, read_config, read_tensors, save_model
+from zoo.checkpoint import VECTORS_FILE, load_model, read_config, read_tensors, save_model
 from zoo.data import Store
 from zoo.errors import ZooError
 from zoo.evaluate import evaluate
+from zoo.evaluate_jscc import evaluate_jscc
+from zoo.models.jscc import JSCC
 from zoo.registry import locate, write_index
 
 LOSS_DB = 0.05  # of NMSE, that half precision may cost
@@ -55,7 +57,7 @@ def _smallest(
     path: Path, digests: dict[str, str] | None, directory: Path, store: Store, samples: int | None, device: str, progress: bool
 ) -> tuple[Path, dict[str, Any]]:  # fmt: skip
     """The model in the fewest bytes that keep its quality, and its results."""
-    codec, config = load_codec(path, digests), read_config(path)
+    codec, config = load_model(path, digests), read_config(path)
     record = {
         key: value for key, value in config.items() if key not in ("format_version", "codec", "dtype", "weights_sha256")
     }
@@ -66,15 +68,17 @@ def _smallest(
     }
     count = store.sizes.get("test", 0) if samples is None else samples
     command = f"zoo eval {config['name']} --data STORE --samples {count}"  # what measures the released file again
+    symbols = isinstance(codec, JSCC)
+    measure: Callable[..., dict[str, Any]] = evaluate_jscc if symbols else evaluate
     measured = {}
     for dtype in ("float32", "float16"):
         draft = directory / dtype / config["name"]
         save_model(draft, codec, record, vectors, dtype)
         measured[dtype] = (
             draft,
-            evaluate(draft, store, "test", samples, device=device, progress=progress, command=command),
+            measure(draft, store, "test", samples, device=device, progress=progress, command=command),
         )
-    full, half = (found["side_information"] for _, found in measured.values())
+    full, half = (found["points" if symbols else "side_information"] for _, found in measured.values())
     loss = max(short["nmse_db"] - long["nmse_db"] for short, long in zip(half, full, strict=True))
     draft, found = measured["float16" if loss < LOSS_DB else "float32"]
     return draft, {**found, "half_precision_loss_db": loss, "dtype": "float16" if loss < LOSS_DB else "float32"}
