@@ -121,7 +121,8 @@ def test_a_model_that_sends_symbols(small_store: Store, zoo_cli: Cli) -> None:
     model = facts["models"][0]
     assert zoo_cli("check", model).stdout.startswith("ok ")
     assert json.loads(zoo_cli("info", model, "--json").stdout)["codec"]["symbols"] == [8, 16, 32]
-    sweep = "--snr -10:10:10 --snr 5 --k 8,32 --steps 0,1,2 --bits none,4 --cnr none,0".split()
+    levels, ways = ("--snr", "-10:10:10", "--snr", "5"), ("--k", "8,32", "--steps", "0,1,2")
+    sweep = (*levels, *ways, "--bits", "none,4", "--cnr", "none,0")
     measured = zoo_cli("eval", model, "--data", small_store.path, "--split", "val", *sweep)
     assert measured.returncode == 0, measured.stderr
     kept = results.read(Path(model))
