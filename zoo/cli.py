@@ -222,13 +222,18 @@ def _source(recipe: Recipe, data: str | Path | None, simulate_recipe: Path | Non
 @click.option(
     "--cnr", "cnr_db", type=_Numbers(float, none=True), metavar="DB,...", help="of the phone's own CSI  [default: none]"
 )
+@click.option(
+    "--channel", metavar="awgn|rayleigh|rician|STORE",
+    help="of the link; a STORE as datagen inh --uplink makes them  [default: rayleigh]",
+)  # fmt: skip
 @click.option("--out", type=_PATH, help="file for the results  [default: results.json in the directory MODEL]")
 @_DEVICE
 @_JSON
 @_QUIET
 def evaluate(
     model: str, data: str | Path, split: str, samples: int | None, snr_db: tuple[list[float | None], ...],
-    symbols: list[int] | None, steps: list[int] | None, bits: list[int | None] | None, cnr_db: list[float | None] | None, out: Path | None, device: str, as_json: bool, quiet: bool,
+    symbols: list[int] | None, steps: list[int] | None, bits: list[int | None] | None, cnr_db: list[float | None] | None,
+    channel: str | None, out: Path | None, device: str, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Measure what a MODEL is worth.
 
@@ -252,6 +257,7 @@ def evaluate(
     levels = tuple(dict.fromkeys(level for group in snr_db for level in group))
     sweep = {"symbols": symbols, "steps": steps, "bits": bits, "cnr_db": cnr_db}
     given: dict[str, Any] = {name: tuple(dict.fromkeys(values)) for name, values in sweep.items() if values is not None}
+    given |= {} if channel is None else {"channel": channel}
     common: dict[str, Any] = {"device": device, "progress": not quiet, "command": shlex.join(["zoo", *sys.argv[1:]])}
     if issubclass(registry.architecture(config["architecture"]), JSCC):
         decibels = [level for level in levels if level is not None]

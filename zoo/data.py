@@ -336,21 +336,20 @@ def noisy(y: Tensor, snr_db: float | None, generator: torch.Generator) -> Tensor
     return y + noise * (y.abs().square().mean().sqrt() * 10 ** (-snr_db / 20))
 
 
-def channel_estimate(
-    x: Tensor, cnr_db: float | None, generator: torch.Generator, subcarriers: int | None = None
-) -> Tensor:
+def channel_estimate(x: Tensor, cnr_db: float | Tensor, noise: Tensor, subcarriers: int | None = None) -> Tensor:
     """X as a UE measures it: H_d + E, the entries of E white [RD-JSCC (13)].
 
     The transform to angles and delays leaves E white and spreads it over all delays, of which the crop keeps a part.
 
-    :param x: complex [n, angle, delay]
-    :param cnr_db: channel-to-noise ratio: mean power of an entry of H_d over that of E, both over antennas and ``subcarriers``;
-        None for no error
-    :param generator: on the device of ``x``
+    :param x: complex [n, angle, delay], or images [n, 2, angle, delay]
+    :param cnr_db: channel-to-noise ratio, for all samples or for each, [n]: mean power of an entry of a sample's H_d over that of E, both
+        over antennas and ``subcarriers``
+    :param noise: standard normal, as ``x``
     :param subcarriers: of H_d; those of the paper's COST 2100 set, the default, are as many as there are delays
     """
-    gain = (subcarriers or x.shape[2]) / x.shape[2]  # of the crop: it has all the energy, and this part of the noise
-    return noisy(x, None if cnr_db is None else cnr_db + 10 * np.log10(gain), generator)
+    gain = (subcarriers or x.shape[-1]) / x.shape[-1]  # of the crop: it has all the energy, and this part of the noise
+    power = x.abs().square().flatten(1).mean(1) * 10 ** (-torch.as_tensor(cnr_db, device=x.device) / 10) / gain
+    return x + power.sqrt().view(-1, *(1 for _ in x.shape[1:])) * noise
 
 
 def read_samples(path: str | Path, name: str) -> NDArray[np.complexfloating]:

@@ -17,12 +17,13 @@ from tqdm import tqdm
 
 from zoo import metrics
 from zoo.checkpoint import load_model, read_config
-from zoo.data import Store
+from zoo.data import Store, channel_estimate
 from zoo.errors import ZooError
 from zoo.evaluate import NOISE_SEED, error_facts, origin, require_fit, sample_count
 from zoo.models.base import BATCH
-from zoo.models.jscc import JSCC, misestimated
+from zoo.models.jscc import JSCC
 from zoo.registry import locate
+from zoo.uplink import Channel, named, transmit
 
 SNRS_DB = (-10.0, -5.0, 0.0, 5.0, 10.0)
 
@@ -30,7 +31,7 @@ SNRS_DB = (-10.0, -5.0, 0.0, 5.0, 10.0)
 def evaluate_jscc(
     model: str | Path, store: Store, split: str = "test", samples: int | None = None, *, snr_db: Sequence[float] = SNRS_DB,
     symbols: Sequence[int] = (), steps: Sequence[int] = (), bits: Sequence[int | None] = (None,),
-    cnr_db: Sequence[float | None] = (None,), device: str = "cpu", progress: bool = False, command: str | None = None,
+    cnr_db: Sequence[float | None] = (None,), channel: str | Path = "rayleigh", device: str = "cpu", progress: bool = False, command: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure a model at every combination of the following.
 
@@ -44,6 +45,7 @@ def evaluate_jscc(
     :param steps: of refinement; the fewest and the model's own choice if not given
     :param bits: of quantised symbols, a real dimension; None for analog ones
     :param cnr_db: of the CSI that the UE encodes; None for perfect CSI
+    :param channel: of the link: ``awgn``, ``rayleigh``, ``rician``, or a store of ``datagen inh --uplink`` (:func:`zoo.uplink.named`)
     :param progress: show a bar on stderr if it takes longer than a few seconds
     :param command: that asked for it, for the record
     :returns: what ``results.json`` holds, JSON-ready; its ``points`` are one a combination
@@ -56,6 +58,7 @@ def evaluate_jscc(
     if not isinstance(sender, JSCC):
         raise ZooError(f"{config['name']} sends payloads, not symbols")
     require_fit(sender, store, config["name"])
+    channels = named(channel)
     count = sample_count(store, split, samples)
     points = [
         _Point(*chosen)
@@ -69,19 +72,19 @@ def evaluate_jscc(
     ]
     for point in points:  # refuses what the model does not serve, before any work is done
         point.estimate(
-            sender, receiver, torch.ones(1, sender.config.angles, sender.config.delays, dtype=torch.complex64)
+            sender, receiver, channels, torch.ones(1, sender.config.angles, sender.config.delays, dtype=torch.complex64)
         )
         point.rewind(device)
     with tqdm(total=count * len(points), unit="sample", disable=not progress, delay=3, smoothing=0.05) as bar:
         for batch in store.batches(split, count):
             for point, x in itertools.product(points, batch.x.split(BATCH)):
                 point.errors.append(
-                    metrics.relative_errors(x.numpy(), point.estimate(sender, receiver, x).cpu().numpy())
+                    metrics.relative_errors(x.numpy(), point.estimate(sender, receiver, channels, x).cpu().numpy())
                 )
                 bar.update(len(x))
     return {
         **origin(config, store, split, count, receiver, command),
-        "symbols": list(receiver.config.symbols), "points": [point.result(config["name"]) for point in points],
+        "symbols": list(receiver.config.symbols), "channel": str(channel), "points": [point.result(config["name"]) for point in points],
     }  # fmt: skip
 
 
@@ -97,18 +100,18 @@ class _Point:
         """Start the noise anew."""
         self.generator = torch.Generator(device).manual_seed(NOISE_SEED)
 
-    def estimate(self, sender: JSCC[Any], receiver: JSCC[Any], x: Tensor) -> Tensor:
+    def estimate(self, sender: JSCC[Any], receiver: JSCC[Any], channel: Channel, x: Tensor) -> Tensor:
         """What the receiver makes of samples [n, angle, delay]."""
         device = self.generator.device
         x = x.to(device)
         if self.cnr_db is not None:
             noise = torch.randn(x.shape, dtype=x.dtype, device=device, generator=self.generator)
-            x = misestimated(x, torch.full((len(x),), self.cnr_db, device=device), noise)
+            x = channel_estimate(x, self.cnr_db, noise)
         sent = sender.encode(x, self.snr_db, self.k, self.bits)
         if self.bits is not None:
             sent = torch.from_numpy(sender.symbols(sent, self.bits, self.k)).to(device)
-        received = receiver.link(sent, torch.full((len(sent),), self.snr_db, device=device), self.generator)
-        return receiver.decode(received, self.snr_db, self.steps)
+        received = transmit(sent, self.snr_db, channel=channel, generator=self.generator)
+        return receiver.decode(received.symbols, self.snr_db, self.steps)
 
     def result(self, name: str) -> dict[str, Any]:
         chosen = {"k": self.k, "snr_db": self.snr_db, "steps": self.steps, "bits": self.bits, "cnr_db": self.cnr_db}

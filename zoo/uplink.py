@@ -161,10 +161,12 @@ class Received(NamedTuple):
 def unit_power(symbols: Tensor) -> Tensor:
     """Scale the symbols of each sample to (1/k) sum |s_j|^2 = 1: the paper's constraint, met by every sample and not only on average.
 
-    :param symbols: complex [n, k]; a sample of zeros stays so
+    :param symbols: complex [n, k] or real pairs [n, k, 2]; a sample of zeros stays so
     """
-    power = torch.view_as_real(symbols).square().sum((1, 2)).div(symbols.shape[1])[:, None]
-    return symbols * power.clamp(min=torch.finfo(power.dtype).tiny).rsqrt()
+    pairs = torch.view_as_real(symbols) if symbols.is_complex() else symbols
+    power = pairs.square().sum((1, 2), keepdim=True) / symbols.shape[1]
+    scale = power.clamp(min=torch.finfo(power.dtype).tiny).rsqrt()
+    return symbols * (scale[..., 0] if symbols.is_complex() else scale)
 
 
 def transmit(symbols: Tensor, snr_db: float | Tensor, *, channel: Channel, generator: torch.Generator) -> Received:

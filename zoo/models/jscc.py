@@ -18,11 +18,12 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from zoo.data import channel_estimate
 from zoo.errors import ZooError
 from zoo.models.base import BATCH, Csi, ModelConfig, Network, finite
 from zoo.nn import bits as bytes_of
-from zoo.nn.link import Link, rayleigh
 from zoo.nn.quantise import mu_law, mu_law_inverse, straight_through, uniform_codes, uniform_values
+from zoo.uplink import Channel, Rayleigh, transmit, unit_power
 
 MU = 50.0  # of the companding, §VII-C
 PEAK = 3 / math.sqrt(2)  # largest real part that is quantised: three standard deviations of unit power
@@ -68,7 +69,7 @@ class JSCC(Network[J]):
     """
 
     target = "x"
-    link: ClassVar[Link] = staticmethod(rayleigh)  # that training and its log see; zoo.uplink's goes here
+    channel: ClassVar[Channel] = Rayleigh(flat=False)  # of the link that training and its log see
     steps: ClassVar[tuple[int, int]] = (0, 0)  # fewest and most refinement steps of the decoder
     default_steps: int = 0
     gain: Tensor  # what makes the images of unit power a cell, as the networks take and give them
@@ -127,7 +128,7 @@ class JSCC(Network[J]):
         for image, level in zip(samples.split(BATCH), snr.split(BATCH), strict=True):
             if len(image):
                 seen = self.to_image(image.to(self.device, self.complex_dtype))
-                parts.append(unit_power(self.latent(seen, level)[:, :k]))
+                parts.append(unit_power(_wide(self.latent(seen, level)[:, :k])))
         pairs = torch.cat(parts)
         if bits is not None:
             return bytes_of.pack(quantised(pairs, bits).flatten(1).cpu().numpy(), [_width(bits)] * (2 * k))
@@ -221,7 +222,7 @@ class JSCC(Network[J]):
     def trial(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, str]:
         generator = torch.Generator(self.device).manual_seed(TRIAL_SEED)
         sent = self.encode(x.to(self.device), TRIAL_SNR_DB)
-        received = self.link(sent, self._snr(TRIAL_SNR_DB, len(sent)), generator)
+        received = transmit(sent, TRIAL_SNR_DB, channel=self.channel, generator=generator).symbols
         return self.decode(received, TRIAL_SNR_DB), f"{self.config.longest} symbols, {TRIAL_SNR_DB:g} dB"
 
     def draws(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -235,7 +236,9 @@ class JSCC(Network[J]):
             "turn": torch.arange(n, device=device)
             % len(config.symbols),  # the rate, where each sample goes at one only
             "snr_db": uniform(config.snr_db),
-            "disturbance": torch.view_as_real(self.link(nothing, torch.zeros(n, device=device), generator)),  # at 0 dB
+            "disturbance": torch.view_as_real(
+                transmit(nothing, 0.0, channel=self.channel, generator=generator).symbols
+            ),
         }
         if config.cnr_db is not None:
             drawn["cnr_db"] = uniform(config.cnr_db)
@@ -250,7 +253,7 @@ class JSCC(Network[J]):
         """
         snr, seen = draws["snr_db"], x
         if "cnr_db" in draws:
-            seen = misestimated(x, draws["cnr_db"], draws["misestimate"])
+            seen = channel_estimate(x, draws["cnr_db"], draws["misestimate"])
         latent = self.latent(seen, snr).float()
         noise = draws["disturbance"] * 10 ** (-snr / 20)[:, None, None]
         arrived = []
@@ -261,23 +264,6 @@ class JSCC(Network[J]):
                 sent = unit_power(straight_through(sent, values))
             arrived.append(self._padded(sent + noise[:, :k]))
         return arrived
-
-
-def misestimated(x: Tensor, cnr_db: Tensor, noise: Tensor) -> Tensor:
-    """CSI as a UE estimates it (eq. 13), the energies of both over the crop.
-
-    :param x: images or complex samples, [n, ...]
-    :param cnr_db: channel-to-noise ratio, [n]
-    :param noise: standard normal, as ``x``
-    """
-    power = x.abs().square().flatten(1).mean(1) * 10 ** (-cnr_db / 10)
-    return x + power.sqrt().view(-1, *(1 for _ in x.shape[1:])) * noise
-
-
-def unit_power(pairs: Tensor) -> Tensor:
-    """Symbols of average power one in each sample, s s* / k = 1: [n, k, 2] in single precision or better."""
-    wide = _wide(pairs)
-    return wide * (wide.shape[1] / wide.square().sum((1, 2), keepdim=True).clamp(min=1e-20)).sqrt()
 
 
 def quantised(pairs: Tensor, bits: int) -> Tensor:
