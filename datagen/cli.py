@@ -54,10 +54,11 @@ class _Lazy(click.Group):
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="csi-feedback-zoo", prog_name="datagen")
 def cli() -> None:
-    """FDD massive MIMO CSI triples: X downlink now, Y uplink later, Z downlink later; in parallel, verified, reproducible.
+    """FDD massive MIMO CSI: X downlink now, Y uplink later, Z downlink later; in parallel, verified, reproducible.
 
     \b
     datagen cdl --out store.zarr             the GD-CSI paper's set: 100 000/10 000/20 000 triples
+    datagen cost2100 --out outdoor.zarr      the CsiNet set without MATLAB: 100 000/30 000/20 000 samples
     datagen inh --uplink --out h.zarr        unit-power feedback channels of an indoor office
     datagen inspect store.zarr --plot p.png  what is in it
     datagen verify store.zarr                is it whole
