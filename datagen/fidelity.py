@@ -171,7 +171,7 @@ def table(facts: dict[str, Any]) -> str:
         rows.append((f"share of the energy at taps {start}–{start + 7}", ours, theirs))
     words = {
         "k_factor_median_db": "K-factor, median [dB]",
-        "k_factor_sigma_db": "K-factor, sigma [dB]",
+        "k_factor_sigma_db": "K-factor, sigma [dB], the rim of its region included",
         "line_of_sight_share": "share of samples with a line of sight",
         "rms_delay_spread_ns": "RMS delay spread of the paths [ns]",
         "far_clusters": "far clusters seen, also through the rim of their region",

@@ -205,12 +205,13 @@ def paths_table(facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def plot(store: Store, arrays: Arrays, out: Path, sample: int = 0) -> None:
-    """Draw a store: one sample's magnitudes, power over delay and over angle, and the correlation with the target.
+def plot(store: Store, arrays: Arrays, out: Path) -> None:
+    """Draw a store: magnitudes, power over delay and over angle, and the correlation with the target.
+
+    The magnitudes are of the first sample's arrays; where there is but one array, of the first three samples.
 
     :param arrays: of :func:`first_samples`
     :param out: picture file; the ending chooses the kind (png, pdf, svg)
-    :param sample: which of the first samples to show
     """
     import matplotlib
 
@@ -224,17 +225,19 @@ def plot(store: Store, arrays: Arrays, out: Path, sample: int = 0) -> None:
     target = "Z" if "Z" in arrays else next(iter(arrays))
     colours = {"X": "tab:blue", "Y": "tab:orange", "Z": "tab:green", "H": "tab:red"}
     figure, axes = plt.subplots(2, 3, figsize=(12, 7), layout="constrained")
-    peak = max(float(np.abs(array[sample]).max()) for array in arrays.values())
     titles = {"X": "X: downlink now", "Y": "Y: uplink later", "Z": "Z: downlink later", "H": "H: frequency response"}
-    for axis, name in zip(axes[0], ("X", "Y", "Z") if target != "H" else ("H", "", ""), strict=True):
-        if name not in arrays:
-            axis.set_axis_off()
-            continue
-        image = axis.imshow(
-            20 * np.log10(np.abs(arrays[name][sample]) / peak + 1e-6), vmin=-40, vmax=0, origin="lower", aspect="auto"
-        )
-        axis.set(title=titles[name], xlabel=column, ylabel=row)
-    figure.colorbar(image, ax=axes[0], label=f"magnitude of sample {sample} [dB]")
+    if len(arrays) == 1:
+        shown = [(f"{titles[target]}, sample {i}", sample) for i, sample in enumerate(arrays[target][:3])]
+    else:
+        shown = [(titles[name], array[0]) for name, array in arrays.items()]
+    peak = max(max(float(np.abs(sample).max()) for _, sample in shown), SMALLEST)
+    for axis in axes[0, len(shown) :]:
+        axis.set_axis_off()
+    for axis, (title, sample) in zip(axes[0], shown, strict=False):
+        level = 20 * np.log10(np.abs(sample) / peak + 1e-6)
+        image = axis.imshow(level, vmin=-40, vmax=0, origin="lower", aspect="auto")
+        axis.set(title=title, xlabel=column, ylabel=row)
+    figure.colorbar(image, ax=axes[0], label="magnitude [dB]")
     for axis, other, label in ((axes[1, 0], 1, column), (axes[1, 1], 2, row)):
         for name, array in arrays.items():
             power = np.square(np.abs(array)).mean(axis=(0, other))
