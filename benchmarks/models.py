@@ -8,7 +8,6 @@ Nothing is measured here: `zoo release` wrote the results, `zoo limits` the limi
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ def markdown(found: list[dict[str, Any]], limits: dict[str, Any], scenario: str)
         rows[f"*limit: {row['name']}*"] = {
             column(bits): f"{nmse:.1f}" for bits, nmse in zip(row["bits"], row["nmse_db"], strict=True) if bits in RATES
         }
-    for row in json.loads(plot.PUBLISHED.read_text())[scenario]:
+    for row in plot.published(scenario, "bits"):
         rows[f"*published: {row['name']}*"] = {
             column(bits): f"{nmse:.1f}" for bits, nmse in zip(row["bits"], row["nmse_db"], strict=True)
         }

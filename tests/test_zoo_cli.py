@@ -339,6 +339,7 @@ BAD = [
     (("release", "MODEL", "--data", "STORE", "--into", "x.npy"), "cannot write x.npy"),
     (("plot", "rd", "MODEL", "--out", "p.png"), "has no results; zoo eval makes them"),
     (("plot", "rd", "x.npy", "--out", "p.png"), "cannot read results from x.npy"),
+    (("plot", "snr", "x.npy", "--out", "p.png"), "cannot read results from x.npy"),
     (("plot", "rd", "--out", "p.png", "--limits", "x.npy"), "x.npy"),
     (("destroy",), "No such command 'destroy'"),
     (("eval", "MODEL"), "Missing option '--data'"),

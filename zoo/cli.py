@@ -617,7 +617,7 @@ def _progress(pieces: Iterable[Complex], quiet: bool) -> Iterator[Complex]:
     "--channel", metavar="awgn|rayleigh|rician|STORE", default="rayleigh", show_default=True,
     help="of the link; a STORE as datagen inh --uplink makes them",
 )  # fmt: skip
-@click.option("--out", type=_PATH, help="write them to this file too, for zoo plot rd --limits")
+@click.option("--out", type=_PATH, help="write them to this file too, for zoo plot --limits")
 @_JSON
 @_QUIET
 @click.pass_context
@@ -692,6 +692,45 @@ def rd(models: Sequence[str], limits_file: Path | None, snr_db: float | None, ou
     One line a family, of each MODEL or of all that come with the package, with the limits and the papers' points.
     """
     from zoo import plot as draw
+
+    found = _results(models, symbols=False)
+    draw.rd(found, out, None if limits_file is None else draw.read_limits(limits_file), snr_db)
+    click.echo(f"wrote {out}", err=True)
+
+
+@plot.command()
+@click.argument("models", nargs=-1, metavar="[MODEL|RESULTS.json]...")
+@click.option("--over", type=click.Choice(["snr", "k"]), default="snr", show_default=True, help="what the axis is of")
+@click.option("--snr", "snr_db", type=_Numbers(float), metavar="NUMBERS", help="of the link")
+@click.option("--k", type=_Numbers(int), metavar="NUMBERS", help="symbols a sample")
+@click.option("--steps", type=_Numbers(int), metavar="NUMBERS", help="of refinement")
+@click.option("--bits", type=_Numbers(int, none=True), metavar="NUMBERS|none", help="of quantised symbols")
+@click.option("--cnr", "cnr_db", type=_Numbers(float, none=True), metavar="NUMBERS|none", help="of the UE's CSI")
+@click.option(
+    "--limits", "limits_files", type=_PATH, multiple=True, metavar="FILE",
+    help="separate coding, as zoo limits --link writes it; as often as you like",
+)  # fmt: skip
+@click.option("--published", is_flag=True, help="and the papers' points for the same data")
+@click.option("--out", required=True, type=_PATH, help="picture: .png, .svg or .pdf")
+def snr(
+    models: Sequence[str], over: str, limits_files: Sequence[Path], published: bool, out: Path, **chosen: list[Any] | None
+) -> None:  # fmt: skip
+    """Draw NMSE over the SNR of the link.
+
+    For each MODEL that sends symbols, or all of the package: a curve for each combination of --k, --steps, --bits and --cnr that was
+    measured, or is chosen here; numbers are written 8,16,32 or START:STOP:STEP. With --over k, NMSE over the symbols at each --snr.
+    """
+    from zoo import plot as draw
+
+    found = _results(models, symbols=True)
+    wanted = {column: values for column, values in chosen.items() if values is not None}
+    bounds = [draw.read_limits(path, "snr_db") for path in limits_files]
+    draw.snr(found, out, bounds, {"snr": "snr_db"}.get(over, over), wanted, published)
+    click.echo(f"wrote {out}", err=True)
+
+
+def _results(models: Sequence[str], symbols: bool) -> list[dict[str, Any]]:
+    """Of models that send symbols, or of those that send bits: these, or all that come with the package."""
     from zoo import registry, results
 
     found = []
@@ -699,12 +738,13 @@ def rd(models: Sequence[str], limits_file: Path | None, snr_db: float | None, ou
         read = results.read(Path(model) if Path(model).is_file() else registry.locate(model)[0])
         if read is None:
             raise ZooError(f"{model} has no results; zoo eval makes them")
-        if "points" in read and models:
-            raise ZooError(f"{model} sends symbols, not bits: there is no place for it in this picture")
-        if "points" not in read:
+        fits = ("points" in read) == symbols
+        if models and not fits:
+            sort = "bits, not symbols" if symbols else "symbols, not bits"
+            raise ZooError(f"{model} sends {sort}: there is no place for it in this picture")
+        if fits:
             found.append(read)
-    draw.rd(found, out, None if limits_file is None else draw.read_limits(limits_file), snr_db)
-    click.echo(f"wrote {out}", err=True)
+    return found
 
 
 def _stop(signum: int, frame: object) -> NoReturn:

@@ -1,9 +1,10 @@
-"""Rate-distortion pictures: measured models, Gaussian limits, and what the papers published."""
+"""Pictures of error over rate and over SNR: measured models, limits, and what the papers published."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,28 @@ STYLE = {
     "svg.fonttype": "none", "svg.hashsalt": "csi-feedback-zoo", "pdf.fonttype": 42, "legend.frameon": False,
 }  # fmt: skip
 
+OVER = {"snr_db": "SNR of the link at each antenna [dB]", "k": "symbols per CSI sample"}
+SAID: dict[str, Callable[[Any], str]] = {  # a curve's columns, in words
+    "name": str,
+    "k": "k = {}".format,
+    "snr_db": "SNR {:g} dB".format,
+    "steps": lambda steps: f"{steps} step" + "s" * (steps != 1),
+    "bits": lambda bits: "analog" if bits is None else f"{bits} bits",
+    "cnr_db": lambda cnr: "perfect CSI" if cnr is None else f"CNR {cnr:g} dB",
+    "channel": str,
+}
+Lines = dict[str, list[tuple[float, float]]]  # label to points, of x and NMSE [dB]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is drawn."""
+
+    title: str
+    measured: Lines
+    limits: Lines
+    published: Lines
+
 
 def rd(
     results: Sequence[Mapping[str, Any]],
@@ -47,52 +70,117 @@ def rd(
     :param snr_db: which quality of the side information to draw; None for Y as simulated
     :raises ZooError: no results, results of different data, an SNR that was not measured, or a picture that cannot be written
     """
+    _require_kind(out)
+    data = _common_data(results)
+    side = "Y as simulated" if snr_db is None else f"Y at {snr_db:g} dB SNR"
+    rows = (limits or {"rows": []})["rows"]
+    picture = Picture(
+        f"{_told(data)}, {side}",
+        _by_family(results, snr_db),
+        {
+            row["name"]: [point for point in zip(row["bits"], row["nmse_db"], strict=True) if None not in point]
+            for row in rows
+        },
+        {
+            row["name"]: list(zip(row["bits"], row["nmse_db"], strict=True))
+            for row in published(data["scenario"], "bits")
+        },
+    )
+    _draw(picture, "payload [bit per CSI sample]", out)
+
+
+def snr(
+    results: Sequence[Mapping[str, Any]], out: Path, limits: Sequence[Mapping[str, Any]] = (), over: str = "snr_db",
+    chosen: Mapping[str, Collection[Any]] | None = None, with_published: bool = False,
+) -> None:  # fmt: skip
+    """Draw the curves of models that send symbols, see :func:`curves`.
+
+    :param out: picture; its ending chooses the kind (png, svg, pdf)
+    :raises ZooError: as :func:`curves` does, or a picture that cannot be written
+    """
+    _require_kind(out)
+    _draw(curves(results, limits, over, chosen, with_published), OVER[over], out)
+
+
+def curves(
+    results: Sequence[Mapping[str, Any]], limits: Sequence[Mapping[str, Any]] = (), over: str = "snr_db",
+    chosen: Mapping[str, Collection[Any]] | None = None, with_published: bool = False,
+) -> Picture:  # fmt: skip
+    """NMSE over the SNR of the link, or over the symbols: a curve for each combination of the rest, named by what differs.
+
+    :param results: contents of ``results.json`` files of models that send symbols, all measured on the same samples
+    :param limits: of separate coding, as ``zoo limits --link`` writes them; those of the same k, or SNR, are drawn
+    :param over: ``snr_db`` or ``k``
+    :param chosen: values to draw of any of ``k``, ``snr_db``, ``steps``, ``bits``, ``cnr_db``; all of the others
+    :param with_published: the papers' points for the same data, k and SNR too
+    :raises ZooError: no results, results of different data or twice the same, values that were not measured, or limits or
+        published points to be drawn when none belong to these curves
+    """
+    data, chosen = _common_data(results), chosen or {}
+    measured = _chosen(_measured(results), chosen)
+    fixed = "k" if over == "snr_db" else "snr_db"
+    drawn = {column: chosen[column] for column in ("k", "snr_db") if column in chosen}
+    drawn[fixed] = sorted({row[fixed] for row in measured})
+
+    def beside(rows: list[dict[str, Any]], what: str) -> list[dict[str, Any]]:
+        kept = [row for row in rows if all(row[column] in wanted for column, wanted in drawn.items())]
+        if not kept:
+            raise ZooError(f"{what} at {_command_line(drawn)}, which these curves are of")
+        return kept
+
+    bounds = beside(_bounds(limits), "the limits hold nothing") if limits else []
+    papers = published(data["scenario"], "snr_db")
+    points = beside(_columns(papers), f"no points are published for {data['name']}") if with_published else []
+    values = {column: {row[column] for row in measured + bounds if column in row} for column in SAID if column != over}
+    values["name"] = {row["name"] for row in measured}
+    differing = [column for column, found in values.items() if len(found) > 1] or ["name"]
+    common = [column for column in values if column not in differing and values[column] != {None}]
+    shared = ", ".join(SAID[column](measured[0][column]) for column in common)
+    return Picture(
+        _told(data) + (shared and f"\n{shared}"),
+        _lines(measured, over, differing),
+        _lines(bounds, over, ["name", *(column for column in differing if column != "name")]),
+        _lines(points, over, ["name", *({fixed} & set(differing))]),
+    )
+
+
+def published(scenario: str, over: str) -> list[dict[str, Any]]:
+    """What the papers printed for a data set.
+
+    :param over: ``bits`` for codecs, ``snr_db`` for models that send symbols
+    :returns: of each row a ``name``, its columns, ``nmse_db`` and ``source``
+    """
+    return [row for row in json.loads(PUBLISHED.read_text()).get(scenario, []) if over in row]
+
+
+def _draw(picture: Picture, xlabel: str, out: Path) -> None:
+    """Models as coloured lines, limits in grey, published points as open markers."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    if out.suffix not in KINDS:
-        raise ZooError(f"cannot draw {out}: its name must end in one of {', '.join(KINDS)}")
-    require_place(out)
-    data = _common_data(results)
-    points = _by_family(results, snr_db)
     with plt.rc_context(STYLE):  # type: ignore[arg-type]
         figure, axes = plt.subplots(figsize=(8.4, 4.6), layout="constrained")
         looks = zip(cycle(COLOURS), cycle(MARKERS), strict=False)
-        for (family, line), (colour, marker) in zip(points.items(), looks, strict=False):
+        for (label, line), (colour, marker) in zip(picture.measured.items(), looks, strict=False):
             axes.plot(
-                *zip(*line, strict=True),
-                color=colour,
-                marker=marker,
-                markersize=5.5,
-                linewidth=1.6,
-                label=family,
-                zorder=3,
-            )
-        published = json.loads(PUBLISHED.read_text()).get(data["scenario"], [])
-        for row, marker in zip(published, MARKERS, strict=False):
-            axes.plot(
-                row["bits"], row["nmse_db"], linestyle="none", marker=marker, markersize=7, markerfacecolor="none",
-                markeredgecolor="0.2", label=f"published: {row['name']}", zorder=4,
+                *zip(*line, strict=True), color=colour, marker=marker, markersize=5.5, linewidth=1.6, label=label, zorder=3
             )  # fmt: skip
-        for row, dash in zip((limits or {"rows": []})["rows"], cycle(DASHES), strict=False):
-            finite = [point for point in zip(row["bits"], row["nmse_db"], strict=True) if None not in point]
+        for (label, line), marker in zip(picture.published.items(), MARKERS, strict=False):
             axes.plot(
-                *zip(*finite, strict=True),
-                color="0.55",
-                linestyle=dash,
-                linewidth=1.3,
-                label=f"limit: {row['name']}",
-                zorder=1,
-            )
-        rates = {bits for line in points.values() for bits, _ in line}.union(*(row["bits"] for row in published))
-        axes.set(xlabel="payload [bit per CSI sample]", ylabel="NMSE [dB]", xticks=rates_to_print(sorted(rates)))
+                *zip(*line, strict=True), linestyle="none", marker=marker, markersize=7, markerfacecolor="none",
+                markeredgecolor="0.2", label=f"published: {label}", zorder=4,
+            )  # fmt: skip
+        for (label, line), dash in zip(picture.limits.items(), cycle(DASHES), strict=False):
+            axes.plot(
+                *zip(*line, strict=True), color="0.55", linestyle=dash, linewidth=1.3, label=f"limit: {label}", zorder=1
+            )  # fmt: skip
+        ticks = {x for lines in (picture.measured, picture.published) for line in lines.values() for x, _ in line}
+        axes.set(xlabel=xlabel, ylabel="NMSE [dB]", xticks=rates_to_print(sorted(ticks)))
         axes.grid(axis="y", color="0.9", linewidth=0.8)
         axes.set_axisbelow(True)
-        side = "Y as simulated" if snr_db is None else f"Y at {snr_db:g} dB SNR"
-        count = f"{data['samples']:,}".replace(",", "\N{THIN SPACE}")
-        axes.set_title(f"{data['name']}, {count} {data['split']} samples, {side}", loc="left", fontsize=10)
+        axes.set_title(picture.title, loc="left", fontsize=10)
         figure.legend(loc="outside right upper", fontsize=9, handlelength=2.4, labelspacing=0.6)
         try:
             with whole(out) as draft:
@@ -103,20 +191,30 @@ def rd(
             plt.close(figure)
 
 
-def read_limits(path: Path) -> dict[str, Any]:
+def _require_kind(out: Path) -> None:
+    if out.suffix not in KINDS:
+        raise ZooError(f"cannot draw {out}: its name must end in one of {', '.join(KINDS)}")
+    require_place(out)
+
+
+def read_limits(path: Path, over: str = "bits") -> dict[str, Any]:
     """A file of limits.
 
+    :param over: ``bits``, or ``snr_db`` for those of a feedback link
     :raises ZooError: it is no such file
     """
+    link = over == "snr_db"
     try:
         limits: dict[str, Any] = json.loads(path.read_text())
-        sound = all(row["name"] and len(row["bits"]) == len(row["nmse_db"]) for row in limits["rows"])
+        sound = all(row["name"] and len(row[over]) == len(row["nmse_db"]) for row in limits["rows"])
+        sound = sound and (not link or isinstance(limits["link"]["k"], int))
     except OSError as error:
         raise ZooError(f"cannot read limits from {path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError):
         sound = False
     if not sound:
-        raise ZooError(f"{path} holds no limits; zoo limits STORE --out {path} writes them")
+        kind, option = (" over SNR", " --link k=N") if link else ("", "")
+        raise ZooError(f"{path} holds no limits{kind}; zoo limits STORE{option} --out {path} writes them")
     return limits
 
 
@@ -135,8 +233,13 @@ def _common_data(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return data
 
 
-def _by_family(results: Sequence[Mapping[str, Any]], snr_db: float | None) -> dict[str, list[tuple[int, float]]]:
-    points: dict[str, list[tuple[int, float]]] = {}
+def _told(data: Mapping[str, Any]) -> str:
+    count = f"{data['samples']:,}".replace(",", "\N{THIN SPACE}")
+    return f"{data['name']}, {count} {data['split']} samples"
+
+
+def _by_family(results: Sequence[Mapping[str, Any]], snr_db: float | None) -> Lines:
+    points: Lines = {}
     for result in sorted(results, key=lambda result: (family_of(result["model"]), result["bits"])):
         measured = {level["snr_db"]: level["nmse_db"] for level in result["side_information"]}
         wanted = snr_db if result["decoder_has_y"] else None
@@ -147,9 +250,69 @@ def _by_family(results: Sequence[Mapping[str, Any]], snr_db: float | None) -> di
     return points
 
 
-def rates_to_print(rates: Sequence[int]) -> list[int]:
+def _measured(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Points as rows, under the names of their families, or of their models where a family has several of one combination."""
+    for name in (family_of, str):
+        rows = [
+            {**point, "name": name(result["model"]), "channel": result.get("channel")}
+            for result in results
+            for point in result["points"]
+        ]
+        if len({tuple(row[column] for column in SAID) for row in rows}) == len(rows):
+            return rows
+    raise ZooError("these results hold a model twice at one combination; draw one of them")
+
+
+def _bounds(limits: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Limits over a link as rows."""
+    return [
+        {**row, **{key: limit["link"][key] for key in ("k", "channel") if key in limit["link"]}}
+        for limit in limits
+        for row in _columns(limit["rows"], ("snr_db", "nmse_db"))
+    ]
+
+
+def _columns(
+    named: Sequence[Mapping[str, Any]], columns: Sequence[str] = ("k", "snr_db", "nmse_db")
+) -> list[dict[str, Any]]:
+    """Named columns as rows."""
+    return [
+        {"name": one["name"], **dict(zip(columns, values, strict=True))}
+        for one in named
+        for values in zip(*(one[column] for column in columns), strict=True)
+    ]
+
+
+def _chosen(rows: list[dict[str, Any]], chosen: Mapping[str, Collection[Any]]) -> list[dict[str, Any]]:
+    for column, wanted in chosen.items():
+        known = list(dict.fromkeys(row[column] for row in rows))
+        missing = [value for value in wanted if value not in known]
+        if missing:
+            told = [_command_line({column: values}) for values in (missing, known)]
+            raise ZooError(f"nothing was measured at {told[0]}; the results have {told[1]}")
+    kept = [row for row in rows if all(row[column] in wanted for column, wanted in chosen.items())]
+    if not kept:
+        raise ZooError(f"nothing was measured at {_command_line(chosen)} together")
+    return kept
+
+
+def _command_line(chosen: Mapping[str, Collection[Any]]) -> str:
+    told = {key: ",".join("none" if value is None else f"{value:g}" for value in chosen[key]) for key in chosen}
+    return " ".join(f"--{key.removesuffix('_db')} {values}" for key, values in told.items())
+
+
+def _lines(rows: Sequence[Mapping[str, Any]], over: str, labels: Sequence[str]) -> Lines:
+    """Rows as lines, one for each combination of the columns that label them."""
+    lines: Lines = {}
+    for row in rows:
+        label = ", ".join(SAID[column](row[column]) for column in labels if column in row)
+        lines.setdefault(label, []).append((row[over], row["nmse_db"]))
+    return {label: sorted(line) for label, line in lines.items()}
+
+
+def rates_to_print(rates: Sequence[float]) -> list[float]:
     """Those of the sorted rates that have room on the axis: of 128 and 132, the first."""
-    kept: list[int] = []
+    kept: list[float] = []
     for rate in rates:
         if not kept or rate - kept[-1] >= (rates[-1] - rates[0]) / 16:
             kept.append(rate)
