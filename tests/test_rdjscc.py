@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ import zoo
 from datagen import Store
 from tests.zoo_fixtures import samples
 from zoo import data, registry
-from zoo.bench import macs
+from zoo.bench import bench, macs
 from zoo.checkpoint import check, load_codec, save_model
 from zoo.errors import CheckError, ZooError
+from zoo.evaluate import parameter_count
 from zoo.evaluate_jscc import evaluate_jscc
+from zoo.metrics import bler
 from zoo.models.adjscc import ADJSCC, Autoencoder, AutoencoderConfig
 from zoo.models.jscc import JSCC, PEAK, levels, quantised
 from zoo.models.rdjscc import RDJSCC, RDJSCCConfig
@@ -176,6 +179,66 @@ def test_snr_gate_by_hand() -> None:
     features = torch.tensor([[[[1.0, 3.0]]]])
     factor = torch.tensor(16 * (2 + 0.5 + 1) + 1.0).sigmoid()  # mean 2, 5 dB = 0.5 B
     assert torch.allclose(gate(features, torch.tensor([5.0])), features * factor)
+
+
+# costs -----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("family", "fields", "steps"),
+    [
+        ("adjscc", {}, [0]),
+        ("unet-jscc", {}, [1]),
+        ("rd-jscc", {}, [0, 2, 20]),
+        ("rd-jscc", {"decoding_steps": 5}, [0, 2, 5, 20]),
+    ],
+)
+def test_bench_of_each_part(family: str, fields: dict[str, Any], steps: list[int]) -> None:
+    model = untrained(family, **fields)
+    facts = bench(model, batch=3, seconds=0)
+    encoder, decoders = facts["encoder"], facts["decoders"]
+    assert [part["steps"] for part in decoders] == steps
+    assert all(part["samples_per_second"] > 0 for part in (encoder, *decoders))
+    assert encoder["parameters"] == parameter_count(model.get_submodule("autoencoder.encoder"))
+    assert encoder["parameters"] + decoders[-1]["parameters"] == facts["parameters"]
+    gates = sum(16 * (channels + 1) + 16 * channels for channels in (2, 4, 2))
+    assert encoder["macs"] == 9 * 1024 * (2 * 2 + 2 * 4 + 4 * 2) + gates + 2048 * 16
+    if family == "rd-jscc":
+        assert decoders[0]["parameters"] == parameter_count(model.get_submodule("autoencoder.decoder"))
+        each = [(part["macs"] - decoders[0]["macs"]) / part["steps"] for part in decoders[1:]]
+        assert len(set(each)) == 1
+        assert each[0] > 0
+
+
+# block errors ----------------------------------------------------------------------------------------------------------------
+
+
+def test_block_errors_are_a_mean_over_samples(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, store = tmp_path / "adjscc-cdl-k8", data.Store(small_store.path)
+    save_model(
+        path, untrained("adjscc"), {"name": path.name, "architecture": "adjscc"}, {"x": samples(4), "y": samples(4, 1)}
+    )
+    monkeypatch.setattr("zoo.evaluate_jscc.BATCH", 16)  # 40 samples: batches of different sizes
+    seen: list[tuple[Any, Any]] = []
+
+    def spied(z: Any, estimate: Any, snr_db: float, subcarriers: int) -> float:
+        seen.append((z, estimate))
+        return bler(z, estimate, snr_db, subcarriers)
+
+    monkeypatch.setattr("zoo.metrics.bler", spied)
+    [point] = evaluate_jscc(path, store, "val", snr_db=[5], symbols=[8], downlink_snr_db=40)["points"]
+    assert [len(z) for z, _ in seen] == [16, 16, 8]
+    z, estimate = (np.concatenate(arrays) for arrays in zip(*seen, strict=True))
+    assert point["downlink_snr_db"] == 40
+    assert 0.01 < point["bler"] < 0.999
+    assert point["bler"] == pytest.approx(bler(z, estimate, 40, 667))
+    assert point["nmse_db"] == pytest.approx(zoo.nmse_db(z, estimate))
+    assert "bler" not in evaluate_jscc(path, store, "val", snr_db=[5], symbols=[8])["points"][0]
+    store.dataset = replace(store.dataset, subcarriers=None)
+    with pytest.raises(ZooError, match="does not say how many subcarriers its samples are of"):
+        evaluate_jscc(path, store, "val", downlink_snr_db=5)
 
 
 # quantised symbols -----------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from datagen import Store, generate
 from tests.conftest import Cli, assert_one_line_error, small_recipe, start_cli
 from tests.zoo_fixtures import samples, save, untrained
 from zoo import data, payloads, plot, registry, results
+from zoo.bench import bench
 
 TINY = ("--set", "training.steps=3", "--set", "training.batch=8", "--set", "training.validation_samples=8")
 
@@ -109,7 +111,7 @@ def test_train_takes_settings_and_simulates(zoo_cli: Cli, tmp_path: Path) -> Non
     assert facts["dataset"]["name"] == "mine-v1"
 
 
-def test_a_model_that_sends_symbols(small_store: Store, zoo_cli: Cli) -> None:
+def test_a_model_that_sends_symbols(small_store: Store, zoo_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = [*TINY, *(part.replace("training", "first") for part in TINY)]
     made = zoo_cli("train", "rd-jscc", "--lite", *settings, "--data", small_store.path, "--json")
     assert made.returncode == 0, made.stderr
@@ -122,7 +124,7 @@ def test_a_model_that_sends_symbols(small_store: Store, zoo_cli: Cli) -> None:
     assert zoo_cli("check", model).stdout.startswith("ok ")
     assert json.loads(zoo_cli("info", model, "--json").stdout)["codec"]["symbols"] == [8, 16, 32]
     levels, ways = ("--snr", "-10:10:10", "--snr", "5"), ("--k", "8,32", "--steps", "0,1,2")
-    sweep = (*levels, *ways, "--bits", "none,4", "--cnr", "none,0")
+    sweep = (*levels, *ways, "--bits", "none,4", "--cnr", "none,0", "--bler", "--downlink-snr", "15")
     measured = zoo_cli("eval", model, "--data", small_store.path, "--split", "val", *sweep)
     assert measured.returncode == 0, measured.stderr
     kept = results.read(Path(model))
@@ -130,6 +132,12 @@ def test_a_model_that_sends_symbols(small_store: Store, zoo_cli: Cli) -> None:
     assert len(kept["points"]) == 4 * 2 * 3 * 2 * 2
     assert {point["snr_db"] for point in kept["points"]} == {-10, 0, 10, 5}
     assert {point["cnr_db"] for point in kept["points"]} == {None, 0}
+    assert {point["downlink_snr_db"] for point in kept["points"]} == {15}
+    assert all(0 < point["bler"] <= 1 for point in kept["points"])
+    assert [line.split()[-1] for line in measured.stdout.splitlines()[1:3]] == [
+        "BLER",
+        f"{kept['points'][0]['bler']:.2g}",
+    ]
     assert len(measured.stdout.splitlines()) == 2 + len(kept["points"])
     assert re.match(r"rd-jscc-lite-cdl-k32: NMSE .* over 96 points; 40 val samples of cdl-c-fdd-v1\n", measured.stdout)
     plain = zoo_cli("eval", model, "--data", small_store.path, "--split", "val", "--json", "--out", "plain.json")
@@ -138,19 +146,34 @@ def test_a_model_that_sends_symbols(small_store: Store, zoo_cli: Cli) -> None:
     assert [(point["k"], point["snr_db"], point["steps"]) for point in points] == combinations
     assert {(point["bits"], point["cnr_db"]) for point in points} == {(None, None)}
     same = [point for point in kept["points"] if (point["k"], point["snr_db"]) == (8, -10)]
-    assert points[0] == same[0]  # noise does not depend on what else is measured
+    assert points[0].items() < same[0].items()  # noise does not depend on what else is measured
+    assert same[0].keys() - points[0].keys() == {"bler", "downlink_snr_db"}
     for arguments, words in (
         (["--snr", "none"], "a link has an SNR"),
         (["--k", "9"], "9 symbols are not served"),
         (["--steps", "-1"], "steps -1 is out of range"),
+        (["--downlink-snr", "5"], "--downlink-snr goes with --bler"),
+        (["--bler", "--downlink-snr", "none"], "'none' is no SNR in dB"),
         (["--snr", "5:1:1"], "'5:1:1' is neither a number nor START:STOP:STEP"),
         (["--bits", "many"], "'many' is neither a number nor START:STOP:STEP, such as -10:10:5, nor 'none'"),
     ):
         refused = zoo_cli("eval", model, "--data", small_store.path, "--split", "val", *arguments)
         assert_one_line_error(refused, 2, words)
     assert_one_line_error(zoo_cli("plot", "rd", model, "--out", "rd.png"), 2, "sends symbols, not bits")
-    for arguments in (["bench", model], ["compress", model, small_store.path, "x.payloads"]):
-        assert_one_line_error(zoo_cli(*arguments), 2, "sends symbols over a radio link")
+    refused = zoo_cli("compress", model, small_store.path, "x.payloads")
+    assert_one_line_error(refused, 2, "sends symbols over a radio link")
+    monkeypatch.setattr("zoo.bench.bench", partial(bench, seconds=0))
+    told = zoo_cli("bench", model, "--batch", "2").stdout.splitlines()
+    assert re.fullmatch(rf"{model}: 32 symbols, [\d ]+ parameters, \d+\.\d\d MB", told[0])
+    assert [re.split(r"  +", line)[0] for line in told[1:]] == [
+        "encode",
+        "decode",
+        "decode, 2 steps",
+        "decode, 20 steps",
+    ]
+    cost = json.loads(zoo_cli("bench", model, "--batch", "2", "--json").stdout)
+    assert cost["parameters"] == kept["parameters"]
+    assert [part["steps"] for part in cost["decoders"]] == [0, 2, 20]
 
 
 def test_limits_are_printed_and_kept(
@@ -305,6 +328,7 @@ BAD = [
     (("eval", "MODEL", "--data", "STORE", "--split", "val", "--snr", "nan"), "'nan' is neither a number"),
     (("eval", "MODEL", "--data", "STORE", "--split", "val", "--k", "8"), "--k is for models that send symbols"),
     (("eval", "MODEL", "--data", "STORE", "--split", "val", "--cnr", "0"), "--cnr is for models that send symbols"),
+    (("eval", "MODEL", "--data", "STORE", "--split", "val", "--bler"), "--bler is for models that send symbols"),
     (("eval", "MODEL", "--data", "STORE", "--split", "val", "--device", "abacus"), "device 'abacus' cannot be used"),
     (("eval", "MODEL", "--data", "STORE", "--out", "no/such/r.json"), "there is no directory no/such"),
     (("eval", "no-such-model-66b", "--data", "STORE"), "unknown model 'no-such-model-66b'"),

@@ -1,4 +1,4 @@
-"""What a codec costs: parameters, multiply-accumulates, bytes of weights, samples a second."""
+"""What a model costs: parameters, multiply-accumulates, bytes of weights, samples a second."""
 
 from __future__ import annotations
 
@@ -8,43 +8,95 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from zoo.errors import ZooError
 from zoo.evaluate import environment, parameter_count
+from zoo.metrics import Complex
 from zoo.models.base import BATCH, Codec
+from zoo.models.jscc import JSCC, TRIAL_SNR_DB
 
 SECONDS = 2.0  # that each side is timed for, after one call that is not
+STEPS = (2, 20)  # of refinement, besides none and the model's own choice; those of the paper's tables
 
 
-def bench(codec: Codec[Any], batch: int = BATCH, seconds: float = SECONDS) -> dict[str, Any]:
-    """Cost of a codec where it is.
+def bench(model: Codec[Any] | JSCC[Any], batch: int = BATCH, seconds: float = SECONDS) -> dict[str, Any]:
+    """Cost of a model where it is.
 
     :param batch: samples a call
     :param seconds: least time each side is measured for
-    :returns: JSON-ready; MACs are real multiply-accumulates a sample in convolutions and matrix products
+    :returns: JSON-ready; MACs are real multiply-accumulates a sample in convolutions and matrix products. Of a codec: ``compress_macs``,
+        ``compress_samples_per_second`` and the same for ``decompress``. Of a model that sends symbols: ``parameters``, ``macs`` and
+        ``samples_per_second`` of its ``encoder``, and of its ``decoders``, one for each number of ``steps`` of refinement
     :raises ZooError: the device has not enough memory for the batch
     """
-    shape = (batch, codec.config.angles, codec.config.delays)
-    noise = np.random.default_rng(0).standard_normal((2, *shape), dtype=np.float32) * float(codec.scale) / 4
+    shape = (batch, model.config.angles, model.config.delays)
+    noise = np.random.default_rng(0).standard_normal((2, *shape), dtype=np.float32) * float(model.scale) / 4
     x = noise[0] + 1j * noise[1]
-    y = x if codec.config.side_information else None
     try:
-        payloads = codec.compress(x)
-        return {
-            "bits": codec.bits, "payload_bytes": codec.payload_bytes, "parameters": parameter_count(codec),
-            "weights_bytes": sum(value.numel() * value.element_size() for value in codec.state_dict().values()),
-            "compress_macs": macs(lambda: codec.compress(x[:1])),
-            "decompress_macs": macs(lambda: codec.decompress(payloads[:1], None if y is None else y[:1])),
-            "compress_samples_per_second": batch * _rate(lambda: codec.compress(x), seconds),
-            "decompress_samples_per_second": batch * _rate(lambda: codec.decompress(payloads, y), seconds),
-            "batch": batch, **environment(codec),
-        }  # fmt: skip
+        costs = _of_symbols(model, x, seconds) if isinstance(model, JSCC) else _of_payloads(model, x, seconds)
     except torch.OutOfMemoryError:
         raise ZooError(
-            f"a batch of {batch} does not fit the memory of {codec.device}; give a smaller --batch"
+            f"a batch of {batch} does not fit the memory of {model.device}; give a smaller --batch"
         ) from None
+    return {
+        "parameters": parameter_count(model),
+        "weights_bytes": sum(value.numel() * value.element_size() for value in model.state_dict().values()),
+        **costs, "batch": batch, **environment(model),
+    }  # fmt: skip
+
+
+def _of_payloads(codec: Codec[Any], x: Complex, seconds: float) -> dict[str, Any]:
+    y = x if codec.config.side_information else None
+    payloads = codec.compress(x)
+    return {
+        "bits": codec.bits, "payload_bytes": codec.payload_bytes,
+        "compress_macs": macs(lambda: codec.compress(x[:1])),
+        "decompress_macs": macs(lambda: codec.decompress(payloads[:1], None if y is None else y[:1])),
+        "compress_samples_per_second": len(x) * _rate(lambda: codec.compress(x), seconds),
+        "decompress_samples_per_second": len(x) * _rate(lambda: codec.decompress(payloads, y), seconds),
+    }  # fmt: skip
+
+
+def _of_symbols(model: JSCC[Any], x: Complex, seconds: float) -> dict[str, Any]:
+    """The rows of RD-JSCC's Tables III and IV. The link costs nothing here, and each k the same: the others are prefixes of the longest."""
+    sent = model.encode(x, TRIAL_SNR_DB)
+    fewest, most = model.steps
+
+    def cost(call: Callable[[Complex, Complex], object]) -> dict[str, Any]:
+        return {
+            "parameters": parameters_used(lambda: call(x[:1], sent[:1])),
+            "macs": macs(lambda: call(x[:1], sent[:1])),
+            "samples_per_second": len(x) * _rate(lambda: call(x, sent), seconds),
+        }
+
+    def decoder(steps: int) -> dict[str, Any]:
+        return {"steps": steps, **cost(lambda _, symbols: model.decode(symbols, TRIAL_SNR_DB, steps))}
+
+    return {
+        "symbols": list(model.config.symbols),
+        "encoder": cost(lambda seen, _: model.encode(seen, TRIAL_SNR_DB)),
+        "decoders": [
+            decoder(steps) for steps in sorted({0, *STEPS, model.default_steps}) if fewest <= steps <= most
+        ],
+    }  # fmt: skip
+
+
+def parameters_used(call: Callable[[], object]) -> int:
+    """Parameters of all the modules that a call goes through."""
+    used: dict[nn.Parameter, None] = {}
+
+    def note(module: nn.Module, _: object) -> None:
+        used.update(dict.fromkeys(module.parameters(recurse=False)))
+
+    hook = register_module_forward_pre_hook(note)
+    try:
+        call()
+    finally:
+        hook.remove()
+    return sum(weight.numel() for weight in used)
 
 
 def macs(call: Callable[[], object]) -> int:
@@ -67,7 +119,7 @@ def _real(count: Callable[..., int]) -> Callable[..., int]:
 
 
 def _rate(call: Callable[[], object], seconds: float) -> float:
-    """Calls a second. Codecs hand over numpy arrays, so a call has ended, on a GPU too, when it returns."""
+    """Calls a second. Models hand over numpy arrays, so a call has ended, on a GPU too, when it returns."""
     call()
     calls, start = 0, time.perf_counter()
     while calls == 0 or time.perf_counter() - start < seconds:

@@ -47,19 +47,22 @@ def cli() -> None:
 
 
 class _Snr(click.ParamType[Any, Any]):
-    """An SNR in dB, or none for Y as simulated."""
+    """An SNR in dB, or the word none, for Y as simulated, where that is allowed."""
 
     name = "snr"
+
+    def __init__(self, none: bool = True) -> None:
+        self.none = none
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         import math
 
         try:
-            snr = None if value == "none" else float(value)
+            snr = None if self.none and value == "none" else float(value)
         except ValueError:
             snr = math.nan
         if snr is not None and not math.isfinite(snr):
-            self.fail(f"{value!r} is no SNR in dB, nor 'none'", param, ctx)
+            self.fail(f"{value!r} is no SNR in dB" + (", nor 'none'" if self.none else ""), param, ctx)
         return snr
 
 
@@ -226,6 +229,8 @@ def _source(recipe: Recipe, data: str | Path | None, simulate_recipe: Path | Non
     "--channel", metavar="awgn|rayleigh|rician|STORE",
     help="of the link; a STORE as datagen inh --uplink makes them  [default: rayleigh]",
 )  # fmt: skip
+@click.option("--bler", is_flag=True, help="block error rate of a downlink precoded by what is decoded, too")
+@click.option("--downlink-snr", "downlink_snr_db", type=_Snr(none=False), metavar="DB", help="of --bler  [default: 5]")
 @click.option("--out", type=_PATH, help="file for the results  [default: results.json in the directory MODEL]")
 @_DEVICE
 @_JSON
@@ -233,20 +238,22 @@ def _source(recipe: Recipe, data: str | Path | None, simulate_recipe: Path | Non
 def evaluate(
     model: str, data: str | Path, split: str, samples: int | None, snr_db: tuple[list[float | None], ...],
     symbols: list[int] | None, steps: list[int] | None, bits: list[int | None] | None, cnr_db: list[float | None] | None,
-    channel: str | None, out: Path | None, device: str, as_json: bool, quiet: bool,
+    channel: str | None, bler: bool, downlink_snr_db: float | None, out: Path | None, device: str, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Measure what a MODEL is worth.
 
     Of a codec: bits are counted from payload bytes, and the payloads are all that the decoder gets, besides Y. Reports NMSE,
-    correlation and time. Of a model that sends symbols: NMSE at each combination of --snr, --k, --steps, --bits and --cnr; numbers
-    are written 8,16,32 or START:STOP:STEP.
+    correlation and time. Of a model that sends symbols: NMSE, and with --bler the error rate of blocks of one QPSK symbol on each
+    subcarrier, at each combination of --snr, --k, --steps, --bits and --cnr; numbers are written 8,16,32 or START:STOP:STEP.
     """
+    if downlink_snr_db is not None and not bler:
+        raise ZooError("--downlink-snr goes with --bler")
     from zoo import registry, results
     from zoo.checkpoint import read_config
     from zoo.data import Store
     from zoo.evaluate import SNRS
     from zoo.evaluate import evaluate as run_evaluation
-    from zoo.evaluate_jscc import SNRS_DB, evaluate_jscc
+    from zoo.evaluate_jscc import DOWNLINK_SNR_DB, SNRS_DB, evaluate_jscc
     from zoo.files import require_place
     from zoo.models.jscc import JSCC
 
@@ -258,6 +265,8 @@ def evaluate(
     sweep = {"symbols": symbols, "steps": steps, "bits": bits, "cnr_db": cnr_db}
     given: dict[str, Any] = {name: tuple(dict.fromkeys(values)) for name, values in sweep.items() if values is not None}
     given |= {} if channel is None else {"channel": channel}
+    if bler:
+        given["downlink_snr_db"] = DOWNLINK_SNR_DB if downlink_snr_db is None else downlink_snr_db
     common: dict[str, Any] = {"device": device, "progress": not quiet, "command": shlex.join(["zoo", *sys.argv[1:]])}
     if issubclass(registry.architecture(config["architecture"]), JSCC):
         decibels = [level for level in levels if level is not None]
@@ -266,7 +275,8 @@ def evaluate(
         found = evaluate_jscc(model, Store(data), split, samples, snr_db=decibels or SNRS_DB, **given, **common)
     else:
         if given:
-            option = next(iter(given)).replace("symbols", "k").replace("cnr_db", "cnr")
+            first = next(iter(given))
+            option = {"symbols": "k", "cnr_db": "cnr", "downlink_snr_db": "bler"}.get(first, first)
             raise ZooError(f"--{option} is for models that send symbols; {config['name']} sends payloads")
         found = run_evaluation(model, Store(data), split, samples, snr_db=levels or SNRS, **common)
     if place is not None:
@@ -281,13 +291,14 @@ def evaluate(
         click.echo(f"{found['model']}: {_size(found)}, NMSE {results.summary(found)}; {where}")
         return
     click.echo(f"{found['model']}: NMSE {results.summary(found)}; {where}")
-    click.echo("   k     SNR  steps  bits     CNR      NMSE")
+    click.echo("   k     SNR  steps  bits     CNR      NMSE" + "      BLER" * bler)
     for point in found["points"]:
         decibels_of = {
             name: "none" if point[name] is None else f"{point[name]:g}" for name in ("snr_db", "bits", "cnr_db")
         }
         click.echo(
             f"{point['k']:>4}  {decibels_of['snr_db']:>6}  {point['steps']:>5}  {decibels_of['bits']:>4}  {decibels_of['cnr_db']:>6}  {point['nmse_db']:>8.2f}"
+            + (f"  {point['bler']:>8.2g}" if bler else "")
         )
 
 
@@ -424,23 +435,38 @@ def check(models: Sequence[str], device: str, as_json: bool) -> None:
 def bench(model: str, batch: int, device: str, as_json: bool) -> None:
     """Measure what a MODEL costs.
 
-    Parameters, multiply-accumulates and bytes of weights, samples a second.
+    Parameters, multiply-accumulates and bytes of weights, samples a second; of a decoder that refines, at 0, 2, 20 and its own choice of
+    steps.
     """
     from zoo.bench import bench as run_bench
-    from zoo.checkpoint import load_codec
+    from zoo.checkpoint import load_model
     from zoo.registry import locate
 
-    facts = {"model": model, **run_bench(load_codec(*locate(model), device=device), batch)}
+    facts = {"model": model, **run_bench(load_model(*locate(model), device=device), batch)}
     if as_json:
         click.echo(json.dumps(facts))
         return
-    click.echo(
-        f"{model}: {_size(facts)}, {_spaced(facts['parameters'])} parameters, {facts['weights_bytes'] / 1e6:.2f} MB"
-    )
-    for side in ("compress", "decompress"):
-        speed, macs = facts[f"{side}_samples_per_second"], facts[f"{side}_macs"] / 1e6
-        click.echo(f"{side:<10}  {macs:10.2f} M MACs a sample  {speed:10.0f} samples/s")
+    size = _size(facts) if "bits" in facts else f"{max(facts['symbols'])} symbols"
+    click.echo(f"{model}: {size}, {_spaced(facts['parameters'])} parameters, {facts['weights_bytes'] / 1e6:.2f} MB")
+    parts = _parts(facts)
+    width = max(len(name) for name, _ in parts)
+    for name, part in parts:
+        share = f"  {_spaced(part['parameters']):>12} parameters" if "parameters" in part else ""
+        click.echo(
+            f"{name:<{width}}  {part['macs'] / 1e6:10.2f} M MACs a sample  {part['samples_per_second']:10.0f} samples/s{share}"
+        )
     click.echo(f"{facts['device']}, {facts['threads']} threads, batches of {batch}, torch {facts['torch']}", err=True)
+
+
+def _parts(facts: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """What :func:`zoo.bench.bench` found, by the part of the model."""
+    if "bits" in facts:
+        return [
+            (side, {name: facts[f"{side}_{name}"] for name in ("macs", "samples_per_second")})
+            for side in ("compress", "decompress")
+        ]
+    decoders = [(f"decode, {part['steps']} steps" if part["steps"] else "decode", part) for part in facts["decoders"]]
+    return [("encode", facts["encoder"]), *decoders]
 
 
 def _spaced(number: int) -> str:

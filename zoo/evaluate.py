@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from zoo import metrics
@@ -136,7 +136,7 @@ def require_fit(codec: Model[Any], store: Store, name: str) -> None:
         raise ZooError(f"{store.path} has no side information Y; {name} decodes with it")
 
 
-def parameter_count(codec: Model[Any]) -> int:
+def parameter_count(codec: nn.Module) -> int:
     """Numbers that training has set; a codec that is fitted in closed form has them in buffers."""
     weights: list[Tensor] = [*codec.parameters()] or [
         buffer for buffer in codec.buffers() if buffer.is_floating_point()

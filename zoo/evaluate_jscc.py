@@ -1,6 +1,7 @@
 """What a model that sends symbols is worth: error over the SNR of the link, rates, steps of refinement, quantisation, the UE's own CNR.
 
-Two copies of the model are loaded, a sender and a receiver, and nothing but symbols goes from one to the other, over the link.
+Two copies of the model are loaded, a sender and a receiver, and nothing but symbols goes from one to the other, over the link. The block
+error rate of a downlink that is precoded by the estimate may be had with the error.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ from zoo.registry import locate
 from zoo.uplink import Channel, named, transmit
 
 SNRS_DB = (-10.0, -5.0, 0.0, 5.0, 10.0)
+DOWNLINK_SNR_DB = 5.0  # where block error rates are asked for
 
 
 def evaluate_jscc(
     model: str | Path, store: Store, split: str = "test", samples: int | None = None, *, snr_db: Sequence[float] = SNRS_DB,
     symbols: Sequence[int] = (), steps: Sequence[int] = (), bits: Sequence[int | None] = (None,),
-    cnr_db: Sequence[float | None] = (None,), channel: str | Path = "rayleigh", device: str = "cpu", progress: bool = False, command: str | None = None,
+    cnr_db: Sequence[float | None] = (None,), channel: str | Path = "rayleigh",
+    downlink_snr_db: float | None = None, device: str = "cpu", progress: bool = False, command: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure a model at every combination of the following.
 
@@ -46,10 +49,12 @@ def evaluate_jscc(
     :param bits: of quantised symbols, a real dimension; None for analog ones
     :param cnr_db: of the CSI that the UE encodes; None for perfect CSI
     :param channel: of the link: ``awgn``, ``rayleigh``, ``rician``, or a store of ``datagen inh --uplink`` (:func:`zoo.uplink.named`)
+    :param downlink_snr_db: of the block error rate of each point (:func:`zoo.metrics.bler`), over all subcarriers of the store; None: no rate
     :param progress: show a bar on stderr if it takes longer than a few seconds
     :param command: that asked for it, for the record
     :returns: what ``results.json`` holds, JSON-ready; its ``points`` are one a combination
-    :raises ZooError: the model cannot be loaded, sends payloads, or does not serve what is asked for
+    :raises ZooError: the model cannot be loaded, sends payloads, or does not serve what is asked for; the store does not say the
+        subcarriers that a block error rate takes
     :raises CheckError: an estimate that is not finite
     """
     path, digests = locate(model)
@@ -59,6 +64,10 @@ def evaluate_jscc(
         raise ZooError(f"{config['name']} sends payloads, not symbols")
     require_fit(sender, store, config["name"])
     channels = named(channel)
+    if downlink_snr_db is not None and store.dataset.subcarriers is None:
+        raise ZooError(
+            f"{store.path} does not say how many subcarriers its samples are of; a block error rate takes them"
+        )
     count = sample_count(store, split, samples)
     points = [
         _Point(*chosen)
@@ -78,13 +87,15 @@ def evaluate_jscc(
     with tqdm(total=count * len(points), unit="sample", disable=not progress, delay=3, smoothing=0.05) as bar:
         for batch in store.batches(split, count):
             for point, x in itertools.product(points, batch.x.split(BATCH)):
-                point.errors.append(
-                    metrics.relative_errors(x.numpy(), point.estimate(sender, receiver, channels, x).cpu().numpy())
-                )
+                estimate = point.estimate(sender, receiver, channels, x).cpu().numpy()
+                point.errors.append(metrics.relative_errors(x.numpy(), estimate))
+                if downlink_snr_db is not None and store.dataset.subcarriers is not None:
+                    blocks = metrics.bler(x.numpy(), estimate, downlink_snr_db, store.dataset.subcarriers)
+                    point.failed_blocks += len(x) * blocks
                 bar.update(len(x))
     return {
         **origin(config, store, split, count, receiver, command),
-        "symbols": list(receiver.config.symbols), "channel": str(channel), "points": [point.result(config["name"]) for point in points],
+        "symbols": list(receiver.config.symbols), "channel": str(channel), "points": [point.result(config["name"], downlink_snr_db) for point in points],
     }  # fmt: skip
 
 
@@ -94,6 +105,7 @@ class _Point:
     def __init__(self, k: int, snr_db: float, steps: int, bits: int | None, cnr_db: float | None) -> None:
         self.k, self.snr_db, self.steps, self.bits, self.cnr_db = k, snr_db, steps, bits, cnr_db
         self.errors: list[NDArray[Any]] = []
+        self.failed_blocks = 0.0  # expected number, a block a sample
         self.rewind("cpu")
 
     def rewind(self, device: str) -> None:
@@ -113,6 +125,9 @@ class _Point:
         received = transmit(sent, self.snr_db, channel=channel, generator=self.generator)
         return receiver.decode(received.symbols, self.snr_db, self.steps)
 
-    def result(self, name: str) -> dict[str, Any]:
+    def result(self, name: str, downlink_snr_db: float | None) -> dict[str, Any]:
         chosen = {"k": self.k, "snr_db": self.snr_db, "steps": self.steps, "bits": self.bits, "cnr_db": self.cnr_db}
-        return {**chosen, **error_facts(self.errors, name)}
+        found = {**chosen, **error_facts(self.errors, name)}
+        if downlink_snr_db is not None:
+            found |= {"bler": self.failed_blocks / sum(map(len, self.errors)), "downlink_snr_db": downlink_snr_db}
+        return found
