@@ -196,14 +196,66 @@ def users_m(recipe: COST2100Recipe, u: Tensor) -> Tensor:
 
 
 def vr_gain(distance_m: Tensor, radius_m: float, transition_m: float, wavelength_m: float) -> Tensor:
-    """Amplitude gain of a visibility region at a distance from its centre: 1 inside, 0 outside, smooth between (Liu et al., eq. 1)."""
+    """Amplitude gain of a visibility region at a distance from its centre: 1 inside, 0 outside, smooth between (Liu et al.)."""
     y = 2 * math.sqrt(2) * (distance_m - (radius_m - transition_m)) / math.sqrt(wavelength_m * transition_m)
     return 0.5 - torch.atan(y) / math.pi
 
 
+def visibility(recipe: COST2100Recipe, draws: Draws, ue: Tensor, wavelength_m: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Steps 1 and 2: where the visibility regions lie, x and y [m], and their amplitude gain, [C] each; 1 for local clusters.
+
+    Regions that reach a user are uniform in the disc about him. Beyond the cell there are none.
+    """
+    u = draws.uniform
+    if draws.shared_vr is None:
+        radius, azimuth = recipe.vr_radius_m * u[:, VR_RADIUS].sqrt(), 2 * math.pi * u[:, VR_AZIMUTH]
+        x, y = ue[:, 0] + radius * azimuth.cos(), ue[:, 1] + radius * azimuth.sin()
+    else:
+        x, y = draws.shared_vr[:, 0], draws.shared_vr[:, 1]
+        radius = torch.hypot(x - ue[:, 0], y - ue[:, 1])
+    gain = vr_gain(radius, recipe.vr_radius_m, recipe.vr_transition_m, wavelength_m)
+    gain = torch.where(torch.hypot(x, y) <= recipe.cell_radius_m, gain, 0.0)
+    return x, y, torch.where(draws.local >= LOCAL_UE, 1.0, gain)
+
+
+@dataclass(frozen=True)
+class Spreads:
+    """Step 3: the correlated log-normal draws of a cluster, [C] each."""
+
+    shadow: Tensor  # power
+    length_m: Tensor  # delay spread as a length, tau c / 2
+    azimuth_bs: Tensor  # tangents of half the angular spreads
+    elevation_bs: Tensor
+    azimuth_ue: Tensor
+    elevation_ue: Tensor
+
+
+def spreads(recipe: COST2100Recipe, normal: Tensor) -> Spreads:
+    """Step 3: median 10^(0.1 sigma z), z normal and correlated (Verdone and Zanella, chapter 3).
+
+    :param normal: independent, in the order of SHADOW ... AZIMUTH_UE, [C, >= 6]
+    """
+    z = normal[:, :6] @ torch.from_numpy(np.linalg.cholesky(recipe.correlation)).to(normal).T
+
+    def log_normal(median: float, sigma_db: float, which: int) -> Tensor:
+        return median * torch.pow(10.0, 0.1 * sigma_db * z[:, which])
+
+    def half_tangent(median_deg: float, sigma_db: float, which: int) -> Tensor:
+        return torch.tan(log_normal(math.radians(median_deg), sigma_db, which).clamp(max=math.radians(170)) / 2)
+
+    delay_s = log_normal(recipe.delay_spread_ns * 1e-9, recipe.delay_spread_sigma_db, DELAY)
+    return Spreads(
+        shadow=log_normal(1.0, recipe.shadow_sigma_db, SHADOW), length_m=delay_s * SPEED_OF_LIGHT_MPS / 2,
+        azimuth_bs=half_tangent(recipe.azimuth_spread_bs_deg, recipe.azimuth_spread_bs_sigma_db, AZIMUTH_BS),
+        elevation_bs=half_tangent(recipe.elevation_spread_bs_deg, recipe.elevation_spread_bs_sigma_db, ELEVATION_BS),
+        azimuth_ue=half_tangent(recipe.azimuth_spread_ue_deg, recipe.azimuth_spread_ue_sigma_db, AZIMUTH_UE),
+        elevation_ue=half_tangent(recipe.elevation_spread_ue_deg, recipe.elevation_spread_ue_sigma_db, ELEVATION_UE),
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Clusters:
-    """Steps 1 to 5: where the clusters of a batch lie. Every field [C]; lengths in m, angles in rad, float64."""
+    """Where the clusters of a batch lie and how large they are. Every field [C]; lengths in m, angles in rad, float64."""
 
     kind: Tensor
     gain: Tensor  # amplitude gain of the visibility region
@@ -223,78 +275,74 @@ class Clusters:
 
 
 def clusters(recipe: COST2100Recipe, draws: Draws, ue: Tensor, wavelength_m: float) -> Clusters:
-    """Steps 1 to 5 of the model for all rows.
+    """Steps 1 to 5 for all rows: visibility, spreads, positions, extents.
+
+    A far cluster lies in a direction about that of its region. Seen from the UE side, a twin's other half lies at the distance
+    at which it has the same width across, in a direction of its own, and a link delay separates the halves.
 
     :param ue: users' positions [C, 2], one a row [m]
     """
     u, z = draws.uniform, draws.normal
-    far_kind = torch.where(u[:, KIND] < recipe.single_bounce_share, SINGLE, TWIN)
-    kind = torch.where(draws.local == TWIN, far_kind, draws.local)
-    local = kind >= LOCAL_UE
-    single = kind != TWIN
-
-    # 1: centres of the visibility regions, uniform in the disc that reaches the user; 2: their gain
-    if draws.shared_vr is None:
-        radius, azimuth = recipe.vr_radius_m * u[:, VR_RADIUS].sqrt(), 2 * math.pi * u[:, VR_AZIMUTH]
-        vr_x, vr_y = ue[:, 0] + radius * azimuth.cos(), ue[:, 1] + radius * azimuth.sin()
-    else:
-        vr_x, vr_y = draws.shared_vr[:, 0], draws.shared_vr[:, 1]
-        radius = torch.hypot(vr_x - ue[:, 0], vr_y - ue[:, 1])
-    gain = vr_gain(radius, recipe.vr_radius_m, recipe.vr_transition_m, wavelength_m)
-    gain = torch.where(torch.hypot(vr_x, vr_y) <= recipe.cell_radius_m, gain, 0.0)  # none beyond the cell
-    gain = torch.where(local, 1.0, gain)
-
-    # 3: correlated log-normal shadow fading and spreads
-    root = torch.from_numpy(np.linalg.cholesky(recipe.correlation)).to(z)
-    z = torch.cat([z[:, :6] @ root.T, z[:, 6:]], 1)
-
-    def log_normal(median: float, sigma_db: float, which: int) -> Tensor:
-        return median * torch.pow(10.0, 0.1 * sigma_db * z[:, which])
-
-    shadow = log_normal(1.0, recipe.shadow_sigma_db, SHADOW)
-    along = log_normal(recipe.delay_spread_ns * 1e-9, recipe.delay_spread_sigma_db, DELAY) * SPEED_OF_LIGHT_MPS / 2
-    half_azimuth_bs, half_elevation_bs, half_azimuth_ue, half_elevation_ue = (
-        torch.tan(log_normal(math.radians(median), sigma, which).clamp(max=math.radians(170)) / 2)
-        for median, sigma, which in (
-            (recipe.azimuth_spread_bs_deg, recipe.azimuth_spread_bs_sigma_db, AZIMUTH_BS),
-            (recipe.elevation_spread_bs_deg, recipe.elevation_spread_bs_sigma_db, ELEVATION_BS),
-            (recipe.azimuth_spread_ue_deg, recipe.azimuth_spread_ue_sigma_db, AZIMUTH_UE),
-            (recipe.elevation_spread_ue_deg, recipe.elevation_spread_ue_sigma_db, ELEVATION_UE),
-        )
+    kind = torch.where(
+        draws.local == TWIN, torch.where(u[:, KIND] < recipe.single_bounce_share, SINGLE, TWIN), draws.local
     )
+    local, single = kind >= LOCAL_UE, kind != TWIN
+    vr_x, vr_y, gain = visibility(recipe, draws, ue, wavelength_m)
+    spread = spreads(recipe, z)
 
-    # 4: positions. Both sides turn from the direction of the region; a twin's sides have the same width across
+    # step 4: positions
     mean, sigma = math.radians(recipe.cluster_azimuth_mean_deg), math.radians(recipe.cluster_azimuth_sigma_deg)
     vr_azimuth = torch.atan2(vr_y, vr_x)
     azimuth_bs = vr_azimuth + mean + sigma * z[:, DIRECTION_BS]
     azimuth_ue = vr_azimuth + mean + sigma * z[:, DIRECTION_UE]
     distance_bs = recipe.cluster_distance_m * u[:, DISTANCE]
-    distance_ue = distance_bs * half_azimuth_bs / half_azimuth_ue
+    distance_ue = distance_bs * spread.azimuth_bs / spread.azimuth_ue
     at_ue, at_bs = kind == LOCAL_UE, kind == LOCAL_BS
     bs_x, bs_y = distance_bs * azimuth_bs.cos(), distance_bs * azimuth_bs.sin()
     bs_x = torch.where(at_ue, ue[:, 0], torch.where(at_bs, 0.0, bs_x))
     bs_y = torch.where(at_ue, ue[:, 1], torch.where(at_bs, 0.0, bs_y))
     ue_x = torch.where(single, bs_x, vr_x + distance_ue * azimuth_ue.cos())
     ue_y = torch.where(single, bs_y, vr_y + distance_ue * azimuth_ue.sin())
-
-    # 5: extents
-    across = torch.where(local, along, distance_bs * half_azimuth_bs)
-    up_bs = torch.where(local, along / 20, distance_bs * half_elevation_bs)
-    up_ue = torch.where(single, up_bs, distance_ue * half_elevation_ue)
-
-    link = recipe.link_delay_minimum_ns - recipe.link_delay_mean_ns * torch.log1p(-u[:, LINK_DELAY])
-    link = torch.where(single, 0.0, link * 1e-9)
+    link_ns = recipe.link_delay_minimum_ns - recipe.link_delay_mean_ns * torch.log1p(-u[:, LINK_DELAY])
+    link_s = torch.where(single, 0.0, link_ns * 1e-9)
     to_ue = torch.hypot(ue_x - ue[:, 0], ue_y - ue[:, 1])
-    delay = (torch.hypot(bs_x, bs_y) + to_ue) / SPEED_OF_LIGHT_MPS + link
+
+    # step 5: extents; local clusters are round and flat
+    across = torch.where(local, spread.length_m, distance_bs * spread.azimuth_bs)
+    up_bs = torch.where(local, spread.length_m / 20, distance_bs * spread.elevation_bs)
+    up_ue = torch.where(single, up_bs, distance_ue * spread.elevation_ue)
     return Clusters(
-        kind=kind, gain=gain, shadow=shadow, delay_s=delay, link_delay_s=link, bs_x=bs_x, bs_y=bs_y, ue_x=ue_x, ue_y=ue_y,
+        kind=kind, gain=gain, shadow=spread.shadow, link_delay_s=link_s,
+        delay_s=(torch.hypot(bs_x, bs_y) + to_ue) / SPEED_OF_LIGHT_MPS + link_s, bs_x=bs_x, bs_y=bs_y, ue_x=ue_x, ue_y=ue_y,
         azimuth_bs=torch.where(local, 0.0, azimuth_bs), azimuth_ue=torch.where(single, torch.where(local, 0.0, azimuth_bs), azimuth_ue),
-        along=along, across=across, up_bs=up_bs, up_ue=up_ue,
+        along=spread.length_m, across=across, up_bs=up_bs, up_ue=up_ue,
     )  # fmt: skip
 
 
+def scatterers(c: Clusters, normal: Tensor, ue: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Steps 5 and 8: a cluster's paths, normal about its centre with a third of its radii, alike on both sides.
+
+    :param normal: coordinates along, across and up, [C, L, 3]
+    :param ue: users' positions [C, 2] [m]
+    :returns: delays [s], cosines of the azimuths of departure and of arrival, [C, L] each
+    """
+    along, across, up = (normal / 3).unbind(-1)
+    along, across = along * c.along[:, None], across * c.across[:, None]
+
+    def turned(x: Tensor, y: Tensor, azimuth: Tensor) -> tuple[Tensor, Tensor]:
+        """The first axis looks back along the azimuth."""
+        cos, sin = azimuth.cos()[:, None], azimuth.sin()[:, None]
+        return x[:, None] - along * cos + across * sin, y[:, None] - along * sin - across * cos
+
+    bs_x, bs_y = turned(c.bs_x, c.bs_y, c.azimuth_bs)
+    ue_x, ue_y = turned(c.ue_x - ue[:, 0], c.ue_y - ue[:, 1], c.azimuth_ue)
+    flat_bs, flat_ue = bs_x.square() + bs_y.square(), ue_x.square() + ue_y.square()
+    length = (flat_bs + (up * c.up_bs[:, None]).square()).sqrt() + (flat_ue + (up * c.up_ue[:, None]).square()).sqrt()
+    return length / SPEED_OF_LIGHT_MPS + c.link_delay_s[:, None], bs_x / flat_bs.sqrt(), ue_x / flat_ue.sqrt()
+
+
 def attenuation(recipe: COST2100Recipe, delay_us: Tensor, los_us: Tensor) -> Tensor:
-    """Step 7: power attenuation of far clusters by their delay beyond the LOS, exponential down to a cut-off (Liu et al., eq. 2)."""
+    """Step 7: power attenuation of far clusters by their delay beyond the LOS, exponential down to a cut-off (Liu et al.)."""
     return torch.exp(-recipe.attenuation_per_us * (delay_us.clamp(max=recipe.cut_off_us) - los_us))
 
 
@@ -320,40 +368,24 @@ def paths(recipe: COST2100Recipe, draws: Draws) -> Paths:
     wavelength = SPEED_OF_LIGHT_MPS / centre_hz(recipe)
     user = users_m(recipe, draws.users)
     row = draws.sample.clamp(max=n - 1)
-    ue = user[row]
-    c = clusters(recipe, draws, ue, wavelength)
+    c = clusters(recipe, draws, user[row], wavelength)
     distance = torch.hypot(user[:, 0], user[:, 1])
     los_s = distance / SPEED_OF_LIGHT_MPS
+    delay, cos_bs, cos_ue = scatterers(c, draws.paths[..., :3], user[row])
 
-    # 5: a cluster's paths, from the same normal numbers on both sides; 8: their delays and angles
-    along, across, up = (draws.paths[..., i] / 3 for i in range(3))
-    along, across = along * c.along[:, None], across * c.across[:, None]
-
-    def spread(x: Tensor, y: Tensor, azimuth: Tensor) -> tuple[Tensor, Tensor]:
-        cos, sin = azimuth.cos()[:, None], azimuth.sin()[:, None]
-        return x[:, None] - along * cos + across * sin, y[:, None] - along * sin - across * cos
-
-    bs_x, bs_y = spread(c.bs_x, c.bs_y, c.azimuth_bs)
-    ue_x, ue_y = spread(c.ue_x - ue[:, 0], c.ue_y - ue[:, 1], c.azimuth_ue)
-    flat_bs, flat_ue = bs_x.square() + bs_y.square(), ue_x.square() + ue_y.square()
-    length = (flat_bs + (up * c.up_bs[:, None]).square()).sqrt() + (flat_ue + (up * c.up_ue[:, None]).square()).sqrt()
-    delay = length / SPEED_OF_LIGHT_MPS + c.link_delay_s[:, None]
-
-    # 6: complex Gaussian amplitudes, of unit power in a cluster; 7: the cluster's power
+    # step 6: complex Gaussian amplitudes, of unit power in a cluster; step 7: the cluster's power
     real, imaginary = draws.paths[..., 3], draws.paths[..., 4]
     unit = real.square().sum(1) + imaginary.square().sum(1)
     decay = attenuation(recipe, c.delay_s * 1e6, los_s[row] * 1e6)
     power = torch.where(c.kind < LOCAL_UE, decay, 1.0) * c.shadow
-    scale = c.gain * (power / unit).sqrt() * (draws.sample < n)
+    scale = c.gain * (power / unit).sqrt() * path_gain(recipe, distance, wavelength)[row] * (draws.sample < n)
 
-    # 10: the line of sight, against the power of all the others
-    scale = scale * path_gain(recipe, distance, wavelength)[row]
+    # step 10: the line of sight, against the power of all the others
     scattered = torch.zeros_like(los_s).index_add_(0, row, scale.square() * unit)
     return Paths(
         sample=draws.sample, kind=c.kind, delay_s=delay, amplitude=scale[:, None] * torch.complex(real, imaginary),
-        cos_bs=bs_x / flat_bs.sqrt(), cos_ue=ue_x / flat_ue.sqrt(), user_m=user,
-        los_delay_s=los_s, los_amplitude=(los_factor(recipe, draws.los, user, wavelength) * scattered).sqrt(),
-        los_cos_bs=user[:, 0] / distance,
+        cos_bs=cos_bs, cos_ue=cos_ue, user_m=user, los_delay_s=los_s, los_cos_bs=user[:, 0] / distance,
+        los_amplitude=(los_factor(recipe, draws.los, user, wavelength) * scattered).sqrt(),
     )  # fmt: skip
 
 
