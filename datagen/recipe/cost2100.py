@@ -186,10 +186,12 @@ class COST2100Recipe(Recipe):
                 raise ValueError(f"{what} {low:g}:{high:g} runs backwards; give MIN:MAX with MIN <= MAX")
         if self.vr_transition_m >= self.vr_radius_m:
             raise ValueError(
-                f"vr_transition_m {self.vr_transition_m:g} is not less than vr_radius_m {self.vr_radius_m:g}"
+                f"vr_transition_m {self.vr_transition_m:g} is not less than vr_radius_m {self.vr_radius_m:g}; give less"
             )
         if self.vr_radius_m > self.cell_radius_m:
-            raise ValueError(f"vr_radius_m {self.vr_radius_m:g} is more than cell_radius_m {self.cell_radius_m:g}")
+            raise ValueError(
+                f"vr_radius_m {self.vr_radius_m:g} is more than cell_radius_m {self.cell_radius_m:g}; give less"
+            )
         if min(np.linalg.eigvalsh(self.correlation)) <= 0:
             raise ValueError(
                 f"spread_correlation {self.spread_correlation:g} with shadow_correlation {self.shadow_correlation:g} is no correlation "
