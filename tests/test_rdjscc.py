@@ -424,7 +424,7 @@ def test_models_are_saved_loaded_and_checked(family: str, tmp_path: Path) -> Non
         )
         loaded = zoo.load(path)
         assert isinstance(loaded, zoo.JSCC)
-        assert check(path, loaded) == 0
+        assert check(path, loaded) < 1e-6
         assert check(path, zoo.load(path, dtype="float64")) < 1e-4
     changed = zoo.load(path)
     with torch.no_grad():

@@ -165,7 +165,7 @@ def test_two_stages(source: data.Cached, tmp_path: Path) -> None:
         assert torch.equal(whole[name], value), name
     assert whole["unet.out.weight"].any()  # which started from zero
     loaded = zoo.load(model)
-    assert (check(model, loaded), check(first, zoo.load(first))) == (0, 0)
+    assert max(check(model, loaded), check(first, zoo.load(first))) < 1e-6
     x = data.Store(source.store.path).read("val").x
     assert torch.equal(
         loaded.decode(loaded.encode(x, 5), 5, 0), zoo.load(first).decode(zoo.load(first).encode(x, 5), 5)
@@ -252,7 +252,7 @@ def test_two_processes_train_two_stages(small_store: Store, tmp_path: Path) -> N
     _, talk = process.communicate(timeout=240)
     assert process.returncode == 0, talk
     model = tmp_path / "run/models/rd-jscc-cdl-k4"
-    assert check(model, zoo.load(model)) == 0
+    assert check(model, zoo.load(model)) < 1e-6  # written by another process, with threads of its own
     first = read_tensors(tmp_path / "run/first/models/rd-jscc-ae-cdl-k4/model.safetensors")
     whole = read_tensors(model / "model.safetensors")
     assert all(torch.equal(whole[name], value) for name, value in first.items())
