@@ -5,8 +5,6 @@ python benchmarks/codecs.py --out benchmarks/results/codecs.json --readme README
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ if not __package__:  # run as a file: import from the repository's root, not fro
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import zoo
-from benchmarks.tables import put_into
+from benchmarks.tables import arguments, publish
 from zoo.bench import bench
 from zoo.models.gdcsi import GDCSI, GDCSIConfig
 from zoo.registry import family_of
@@ -63,16 +61,11 @@ def markdown(rows: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/codecs.json"))
+    parser = arguments(__file__, __doc__)
     parser.add_argument("--seconds", type=float, default=5.0, help="each side of a codec is timed for")
-    parser.add_argument("--readme", type=Path, help="put the table into this file")
-    arguments = parser.parse_args()
-    rows = measure(arguments.seconds)
-    arguments.out.write_text(json.dumps(rows, indent=1) + "\n")
-    print(markdown(rows))
-    if arguments.readme is not None:
-        put_into(arguments.readme, "benchmarks/codecs.py", markdown(rows))
+    given = parser.parse_args()
+    rows = measure(given.seconds)
+    publish(__file__, given, rows, markdown(rows))
 
 
 if __name__ == "__main__":

@@ -7,10 +7,7 @@ python benchmarks/cost2100.py --out benchmarks/results/cost2100.json --readme RE
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,10 +19,11 @@ if not __package__:  # run as a file: import from the repository's root, not fro
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import datagen
-from benchmarks.tables import put_into
+from benchmarks.datagen import kernel, rate
+from benchmarks.tables import arguments, publish
 from datagen import fidelity
 from datagen.plan import CHUNK
-from datagen.scenarios import cost2100, make_engine
+from datagen.scenarios import cost2100
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -65,31 +63,16 @@ def plain(recipe: datagen.COST2100Recipe, samples: int) -> Callable[[], int]:
     return run
 
 
-def closed_form(recipe: datagen.COST2100Recipe) -> Callable[[], int]:
-    engine = make_engine(recipe)
-
-    def run() -> int:
-        return len(engine(engine.draw("train", range(CHUNK)))["X"])
-
-    return run
-
-
-def rate(run: Callable[[], int], seconds: float) -> float:
-    """Samples per second of processor time, after a warm-up."""
-    run()
-    start, done = time.process_time(), 0
-    while time.process_time() - start < seconds:
-        done += run()
-    return done / (time.process_time() - start)
-
-
 def measure(seconds: float, samples: int) -> dict[str, Any]:
     """Speeds of both ways and fidelity of every variant, by environment."""
     results: dict[str, Any] = {"samples": samples, "torch": torch.__version__, "environments": {}}
     for environment in fidelity.OFFICIAL:
         recipes = variants(environment)
-        slow, fast = rate(plain(recipes["default"], 8), seconds), rate(closed_form(recipes["default"]), seconds)
-        published = rate(closed_form(recipes["published parameters"]), seconds)
+        slow, fast = (
+            rate(plain(recipes["default"], 8), seconds),
+            rate(kernel(recipes["default"], "closed-form", CHUNK), seconds),
+        )
+        published = rate(kernel(recipes["published parameters"], "closed-form", CHUNK), seconds)
         found = {}
         for name, recipe in recipes.items():
             x = torch.cat([batch["X"] for batch in datagen.sample(recipe, range(samples))]).numpy()
@@ -144,19 +127,13 @@ def _show(value: Any) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/cost2100.json"))
+    parser = arguments(__file__, __doc__)
     parser.add_argument("--seconds", type=float, default=10, help="measuring time of each speed")
     parser.add_argument("--samples", type=int, default=4096, help="samples that fidelity is measured on")
-    parser.add_argument("--readme", type=Path, help="put the table into this file")
-    arguments = parser.parse_args()
+    given = parser.parse_args()
     torch.set_num_threads(1)
-    results = measure(arguments.seconds, arguments.samples)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(results, indent=1) + "\n")
-    print(markdown(results))
-    if arguments.readme is not None:
-        put_into(arguments.readme, "benchmarks/cost2100.py", markdown(results))
+    results = measure(given.seconds, given.samples)
+    publish(__file__, given, results, markdown(results))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ python benchmarks/csinet_judge.py saved_model --readme README.md
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import nnls
 from torch import Tensor
 from torch.nn import functional
 
@@ -26,7 +25,7 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 
 import datagen
 from benchmarks.cost2100 import variants
-from benchmarks.tables import put_into
+from benchmarks.tables import arguments, publish
 
 PUBLISHED = {  # NMSE [dB] by codeword length (Table I)
     "outdoor": {128: -4.51, 64: -2.81, 32: -1.93},
@@ -41,19 +40,19 @@ class CsiNet:
     """
 
     def __init__(self, path: Path) -> None:
-        layers: dict[str, list[Tensor]] = {}
-
-        def collect(name: str, item: Any) -> None:
-            if isinstance(item, h5py.Dataset):
-                layers.setdefault(name.split("/")[0], []).append(torch.from_numpy(np.asarray(item, np.float32)))
+        def texts(item: Any, name: str) -> list[str]:
+            return [text.decode() if isinstance(text, bytes) else text for text in item.attrs[name]]
 
         with h5py.File(path) as file:
             weights = file.get("model_weights", file)
-            order = [n.decode() if isinstance(n, bytes) else n for n in weights.attrs["layer_names"]]
-            for layer in order:
-                names = [n.decode() if isinstance(n, bytes) else n for n in weights[layer].attrs["weight_names"]]
-                for name in names:
-                    collect(f"{layer}/x", weights[layer][name])
+            order = texts(weights, "layer_names")
+            layers = {
+                layer: [
+                    torch.from_numpy(np.asarray(weights[layer][part], np.float32))
+                    for part in texts(weights[layer], "weight_names")
+                ]
+                for layer in order
+            }
         self.convolutions = [layers[n] for n in order if n.startswith("conv")]
         self.norms = [layers[n] for n in order if n.startswith("batch")]
         self.dense = [layers[n] for n in order if n.startswith("dense")]
@@ -83,6 +82,35 @@ class CsiNet:
         return torch.sigmoid(conv(y))
 
 
+def official(networks: list[CsiNet]) -> dict[str, Any]:
+    """What networks know of the power of the official training set, from the moving variance in front of their first activation.
+
+    The first layer is linear, and its normalisation is by delay: what the variance at delay d exceeds that of an empty channel by is the
+    power of d and its neighbours through the squared kernel (cells taken as uncorrelated). Least squares with powers not negative.
+
+    :returns: mean energy of a sample, its profile over delay with mean and RMS [taps], and the relative residual
+    """
+    rows, excesses = [], []
+    for network in networks:
+        kernel, bias = network.convolutions[0]  # [3 (angle), 3 (delay), re/im, channel]
+        variance = network.norms[0][3].double().numpy()
+        image = torch.full((1, 2, 32, 32), 0.5)
+        empty = functional.conv2d(image, kernel.permute(3, 2, 0, 1), bias, padding=1)
+        excess = variance - empty.double().var((0, 1, 2), unbiased=False).numpy()
+        squared = kernel.double().square().sum((0, 2)).mean(1).numpy()
+        through = sum(squared[j] * np.eye(32, k=j - 1) for j in range(3))
+        rows.append(through / np.linalg.norm(excess))
+        excesses.append(excess / np.linalg.norm(excess))
+    power, residual = nnls(np.concatenate(rows), np.concatenate(excesses))  # of a real or imaginary part at each delay
+    profile = power / power.sum()
+    taps = np.arange(32)
+    mean = float(profile @ taps)
+    return {
+        "mean_energy": float(power.sum() * 64), "mean_delay_taps": mean, "rms_delay_taps": float(np.sqrt(profile @ (taps - mean) ** 2)),
+        "delay_profile": profile.tolist(), "residual": float(residual / np.sqrt(len(networks))),
+    }  # fmt: skip
+
+
 def nmse_db(network: CsiNet, x: NDArray[np.complex64]) -> float:
     """NMSE [dB] of a network on samples of peak 0.5, complex64 [n, angle, delay]."""
     image = torch.from_numpy(np.stack([x.real, x.imag], 1)) + 0.5
@@ -99,8 +127,10 @@ def measure(networks: Path, samples: int) -> dict[str, Any]:
         for name, recipe in variants(environment).items():
             x = torch.cat([batch["X"] for batch in datagen.sample(recipe, range(samples), "test")]).numpy()
             found[name] = {str(size): nmse_db(network, x) for size, network in loaded.items()}
-        official = {str(size): value for size, value in published.items()}
-        results["environments"][environment] = {"nmse_db": found, "published_nmse_db": official}
+        results["environments"][environment] = {
+            "nmse_db": found, "published_nmse_db": {str(size): value for size, value in published.items()},
+            "official": official(list(loaded.values())),
+        }  # fmt: skip
     return results
 
 
@@ -120,17 +150,12 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__file__, __doc__)
     parser.add_argument("networks", type=Path, help="directory of the saved models")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/csinet_judge.json"))
     parser.add_argument("--samples", type=int, default=4096)
-    parser.add_argument("--readme", type=Path, help="put the table into this file")
-    arguments = parser.parse_args()
-    results = measure(arguments.networks, arguments.samples)
-    arguments.out.write_text(json.dumps(results, indent=1) + "\n")
-    print(markdown(results))
-    if arguments.readme is not None:
-        put_into(arguments.readme, "benchmarks/csinet_judge.py", markdown(results))
+    given = parser.parse_args()
+    results = measure(given.networks, given.samples)
+    publish(__file__, given, results, markdown(results))
 
 
 if __name__ == "__main__":

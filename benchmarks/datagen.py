@@ -10,8 +10,6 @@ end-to-end   simulate, fingerprint, write, read back, note in the ledger; in thi
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import platform
 import sys
@@ -26,7 +24,7 @@ import torch
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from benchmarks.tables import put_into
+from benchmarks.tables import arguments, publish
 from datagen import store as stores
 from datagen.cluster import connect
 from datagen.execute import Job, write_shard
@@ -168,20 +166,18 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/datagen.json"))
+    parser = arguments(__file__, __doc__)
     parser.add_argument("--seconds", type=float, default=10, help="measuring time of each figure")
     parser.add_argument("--shards", type=int, default=12, help="shards written in each end-to-end figure")
-    parser.add_argument("--readme", type=Path, help="put the table into this file")
-    arguments = parser.parse_args()
+    given = parser.parse_args()
     torch.set_num_threads(1)
     recipe = CDLRecipe()
 
-    naive_rates = {batch: rate(naive(recipe, batch), arguments.seconds / 2) for batch in (1, 4, 16)}
+    naive_rates = {batch: rate(naive(recipe, batch), given.seconds / 2) for batch in (1, 4, 16)}
     best = max(naive_rates.values())
-    closed_form = rate(kernel(recipe, "closed-form", 256), arguments.seconds)
-    sionna = rate(kernel(recipe, "sionna", 64), arguments.seconds)
-    whole = {str(workers): end_to_end(recipe, arguments.shards * max(workers, 1), workers) for workers in (0, 1, 2)}
+    closed_form = rate(kernel(recipe, "closed-form", 256), given.seconds)
+    sionna = rate(kernel(recipe, "sionna", 64), given.seconds)
+    whole = {str(workers): end_to_end(recipe, given.shards * max(workers, 1), workers) for workers in (0, 1, 2)}
     in_process = whole["0"]["triples_per_second"]
     results: dict[str, Any] = {
         "recipe_digest": recipe.digest,
@@ -199,11 +195,7 @@ def main() -> None:
             "two_workers_over_one": whole["2"]["triples_per_second"] / whole["1"]["triples_per_second"],
         },
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(results, indent=1) + "\n")
-    print(markdown(results))
-    if arguments.readme is not None:
-        put_into(arguments.readme, "benchmarks/datagen.py", markdown(results))
+    publish(__file__, given, results, markdown(results))
 
 
 def machine() -> dict[str, str]:

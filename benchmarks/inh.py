@@ -7,8 +7,6 @@ Both columns of spreads come from Sionna's calibration metrics (TR 38.901 §7.8)
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,9 +20,9 @@ if not __package__:  # run as a file: import from the repository's root, not fro
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from benchmarks.datagen import kernel, machine, rate
-from benchmarks.tables import put_into
+from benchmarks.tables import arguments, publish
 from datagen.recipe import InHRecipe
-from datagen.scenarios import inh
+from datagen.scenarios import inh, make_engine
 
 BATCH = 250  # links at a time
 METRICS = {  # of a link: name and unit
@@ -164,24 +162,33 @@ def markdown(results: dict[str, Any]) -> str:
             lines.append(f"| {kind}, `--engine {engine}` | {speed} | {row[engine] / row['sionna']:.1f} |")
     lines += [
         "",
-        f"{results['machine']['processor']}, torch {results['machine']['torch']}, Sionna {results['machine']['sionna']}.",
+        f"{results['machine']['processor']}, torch {results['machine']['torch']}, Sionna {results['machine']['sionna']}. "
+        f"On the same random numbers the engines differ by {results['engines_differ_by']:.0e} relative.",
     ]
     return "\n".join(lines) + "\n"
 
 
+def agreement(recipe: InHRecipe, samples: int = 64) -> float:
+    """Relative error between both engines on the same random numbers."""
+    closed_form, sionna = (make_engine(recipe, name) for name in ("closed-form", "sionna"))
+    draws = closed_form.draw("train", range(samples))
+    found, expected = closed_form(draws), sionna(draws)
+    return max(
+        float(torch.linalg.norm(found[name] - expected[name]) / torch.linalg.norm(expected[name])) for name in expected
+    )
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/inh.json"))
+    parser = arguments(__file__, __doc__)
     parser.add_argument("--links", type=int, default=4000, help="links of each state and side")
     parser.add_argument("--seconds", type=float, default=5, help="measuring time of each speed")
-    parser.add_argument("--readme", type=Path, help="put the table into this file")
-    arguments = parser.parse_args()
+    given = parser.parse_args()
     torch.set_num_threads(1)
 
     calibration: dict[str, Any] = {}
     for title, state in (("line of sight", "los"), ("no line of sight", "nlos"), ("open office", "drawn")):
         recipe = InHRecipe(line_of_sight=state, antennas=4)  # type: ignore[arg-type]
-        found, expected = ours(recipe, arguments.links), sionnas(recipe, arguments.links)
+        found, expected = ours(recipe, given.links), sionnas(recipe, given.links)
         calibration[title] = {}
         for name in METRICS:
             a, b = found[name], expected[name]
@@ -193,15 +200,18 @@ def main() -> None:
                 "distance": distance(a, b), "critical": critical_distance(a, b, 1e-3),
             }  # fmt: skip
     speed = {
-        title: {name: rate(kernel(recipe, name, 256), arguments.seconds) for name in ("sionna", "closed-form")}
+        title: {name: rate(kernel(recipe, name, 256), given.seconds) for name in ("sionna", "closed-form")}
         for title, recipe in (("CSI", InHRecipe()), ("feedback channels", InHRecipe(uplink=True)))
     }
-    results = {"links": arguments.links, "machine": machine(), "calibration": calibration, "speed": speed}
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(results, indent=1) + "\n")
-    print(markdown(results))
-    if arguments.readme is not None:
-        put_into(arguments.readme, "benchmarks/inh.py", markdown(results))
+    error = max(agreement(recipe) for recipe in (InHRecipe(), InHRecipe(uplink=True)))
+    results = {
+        "links": given.links,
+        "machine": machine(),
+        "calibration": calibration,
+        "speed": speed,
+        "engines_differ_by": error,
+    }
+    publish(__file__, given, results, markdown(results))
 
 
 if __name__ == "__main__":

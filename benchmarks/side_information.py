@@ -8,8 +8,6 @@ Without noise the weakest principal components of Y, far below what any receiver
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ if not __package__:  # run as a file: import from the repository's root, not fro
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import datagen
-from benchmarks.tables import put_into
+from benchmarks.tables import arguments, publish
 
 COMPONENTS = (48, 100, 140)
 SNRS_DB = (None, 60, 40, 30, 20, 10)  # of Y, per cell of its angular-delay matrix; None: as simulated
@@ -88,16 +86,11 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/side_information.json"))
+    parser = arguments(__file__, __doc__)
     parser.add_argument("--samples", type=int, default=30_000)
-    parser.add_argument("--readme", type=Path, help="put the table into this file")
-    arguments = parser.parse_args()
-    results = measure(arguments.samples, datagen.CDLRecipe())
-    arguments.out.write_text(json.dumps(results, indent=1) + "\n")
-    print(markdown(results))
-    if arguments.readme is not None:
-        put_into(arguments.readme, "benchmarks/side_information.py", markdown(results))
+    given = parser.parse_args()
+    results = measure(given.samples, datagen.CDLRecipe())
+    publish(__file__, given, results, markdown(results))
 
 
 if __name__ == "__main__":

@@ -88,6 +88,9 @@ _SCHEDULER = click.option(
     "--scheduler", metavar="ADDRESS", help="run on this Dask cluster instead, e.g. tcp://host:8786"
 )
 _DEVICE = click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda", help="device that computes")
+_SHARD_SAMPLES = click.option(
+    "--shard-samples", type=int, help="samples of a shard, a multiple of 256  [default: 4096]"
+)
 _FORCE = click.option("--force", is_flag=True, help="replace what is at --out, once the new store is complete")
 
 
@@ -180,7 +183,7 @@ def _scenario_command(scenario: str) -> click.Command:
     @_SCHEDULER
     @click.option("--engine", metavar="|".join(engines), help=f"fast kernel, or the reference  [default: {engines[0]}]")
     @_DEVICE
-    @click.option("--shard-samples", type=int, help="samples of a shard, a multiple of 256  [default: 4096]")
+    @_SHARD_SAMPLES
     @_FORCE
     @click.option("--dry-run", is_flag=True, help="say how large it gets and how long it takes; write nothing")
     @_JSON
@@ -287,13 +290,19 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--full", type=_FILE, help="full band of the test split: HF_all of DATA_HtestFin_all.mat or ...out_all.mat"
 )
-@click.option("--environment", type=click.Choice(["indoor", "outdoor"]), help="where no file's name says it")
+@click.option(
+    "--scenario",
+    "--environment",
+    "environment",
+    type=click.Choice(["indoor", "outdoor"]),
+    help="where no file's name says it",
+)
 @click.option("--name", default="", help="of the data set  [default: csinet-indoor or csinet-outdoor, else imported]")
 @click.option("--dataset-version", type=int, default=1, show_default=True, help="version of the data set")
 @_OUT
 @_WORKERS
 @_SCHEDULER
-@click.option("--shard-samples", type=int, help="samples of a shard, a multiple of 256  [default: 4096]")
+@_SHARD_SAMPLES
 @_FORCE
 @click.option("--dry-run", is_flag=True, help="check the files and say what they are; write nothing")
 @_JSON

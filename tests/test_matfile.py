@@ -597,22 +597,16 @@ def test_random_bytes(data: bytes, head: str) -> None:
     feed(heads[head] + data)
 
 
+@pytest.mark.parametrize(
+    ("kinds", "head"),
+    [([kind for kind in VALID if "7.3" not in kind], (0, 400)), (["v7.3", "v7.3 chunked"], (512, 3000))],
+    ids=["v5", "v7.3"],
+)
 @FUZZ
-@given(st.sampled_from([kind for kind in VALID if "7.3" not in kind]), st.data())
-def test_mutated_and_truncated_files(kind: str, data: st.DataObject) -> None:
-    whole = bytearray(VALID[kind])
-    near_heads = st.integers(0, 400) | st.integers(0, len(whole) - 1)
-    for place in data.draw(st.lists(near_heads, max_size=4)):
-        whole[place] = data.draw(st.integers(0, 255))
-    feed(bytes(whole[: data.draw(st.just(len(whole)) | st.integers(0, len(whole)))]))
-
-
-@FUZZ
-@given(st.sampled_from(["v7.3", "v7.3 chunked"]), st.data())
-def test_mutated_and_truncated_hdf5(kind: str, data: st.DataObject) -> None:
-    whole = bytearray(VALID[kind])
-    near_heads = st.integers(512, 3000) | st.integers(0, len(whole) - 1)
-    for place in data.draw(st.lists(near_heads, max_size=4)):
+@given(st.data())
+def test_mutated_and_truncated_files(kinds: list[str], head: tuple[int, int], data: st.DataObject) -> None:
+    whole = bytearray(VALID[data.draw(st.sampled_from(kinds))])
+    for place in data.draw(st.lists(st.integers(*head) | st.integers(0, len(whole) - 1), max_size=4)):
         whole[place] = data.draw(st.integers(0, 255))
     feed(bytes(whole[: data.draw(st.just(len(whole)) | st.integers(0, len(whole)))]))
 

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import json
-from typing import Annotated, ClassVar, Literal, Self
+from abc import ABC, abstractmethod
+from typing import Annotated, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 SPLITS = ("train", "val", "test")
 SPEED_OF_LIGHT_MPS = 299_792_458.0
 
+
+def as_range(value: object) -> object:
+    """One number as a range of that number alone, and a list, as TOML and JSON have it, as a pair."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):  # an integer of hundreds of digits
+            return (float(value), float(value))
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _forwards(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] > value[1]:
+        raise ValueError(f"{value[0]:g}:{value[1]:g} runs backwards; give MIN:MAX with MIN <= MAX")
+    return value
+
+
+Number = TypeVar("Number", bound=float)
+Range = Annotated[tuple[Number, Number], BeforeValidator(as_range), AfterValidator(_forwards)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 
@@ -48,7 +67,7 @@ class SourceFile(BaseModel):
     dtype: Literal["double", "single"] = Field(description="MATLAB class of the matrix")
 
 
-class Recipe(BaseModel):
+class Recipe(BaseModel, ABC):
     """What every scenario's recipe has: a name, a version, sizes and a seed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -75,12 +94,12 @@ class Recipe(BaseModel):
         """Samples of each split, the empty ones left out."""
         return {split: n for split in SPLITS if (n := getattr(self, split)) > 0}
 
+    @abstractmethod
     def shapes(self, split: str) -> dict[str, tuple[int, int]]:
         """Arrays that a split of the data set holds, each with the shape of one sample: see :data:`ARRAYS`.
 
         ``Y`` is there only with side information, ``Z`` only where the target differs from ``X``.
         """
-        raise NotImplementedError(f"{type(self).__name__} names no arrays")
 
     @property
     def arrays(self) -> dict[str, tuple[int, int]]:

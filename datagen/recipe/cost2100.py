@@ -6,18 +6,13 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from datagen.recipe.base import NotNegative, Positive, Recipe
+from datagen.recipe.base import NotNegative, Positive, Range, Recipe
 
 VARIANTS = ("indoor", "outdoor", "outdoor-nlos")  # the columns of the defaults below
 
 
-def _pair(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
-Range = Annotated[tuple[float, float], BeforeValidator(_pair)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Correlation = Annotated[float, Field(gt=-1, lt=1)]
 
@@ -79,8 +74,8 @@ class COST2100Recipe(Recipe):
     spacing_khz: Positive = Field(78.125, description="subcarrier spacing [kHz] (physical convention: 19.53125)")
     crop_taps: int = Field(32, ge=1, description="delay taps kept of the angular-delay matrix")
     keep_band: int = Field(0, ge=0, description="first subcarriers kept in an array H, for rho and BLER; 0 keeps none")
-    ue_x_m: Range = _by_scenario((0.0, 20.0), (80.0, 200.0), (80.0, 200.0), "x of the users, uniform [m]")
-    ue_y_m: Range = _by_scenario((0.0, 20.0), (80.0, 200.0), (80.0, 200.0), "y of the users, uniform [m]")
+    ue_x_m: Range[float] = _by_scenario((0.0, 20.0), (80.0, 200.0), (80.0, 200.0), "x of the users, uniform [m]")
+    ue_y_m: Range[float] = _by_scenario((0.0, 20.0), (80.0, 200.0), (80.0, 200.0), "y of the users, uniform [m]")
     mirrored_share: Share = _by_scenario(0.0, 0.5, 0.5, "share of the users mirrored to -x, that is in angle")
     users_per_environment: int = Field(
         1, ge=1, description="consecutive users who share one drawing of visibility regions and far clusters"
@@ -181,9 +176,6 @@ class COST2100Recipe(Recipe):
                 raise ValueError(
                     f"{what} {size} is more than the {self.subcarriers} subcarriers; give at most {self.subcarriers}"
                 )
-        for what, (low, high) in (("ue_x_m", self.ue_x_m), ("ue_y_m", self.ue_y_m)):
-            if low > high:
-                raise ValueError(f"{what} {low:g}:{high:g} runs backwards; give MIN:MAX with MIN <= MAX")
         if self.vr_transition_m >= self.vr_radius_m:
             raise ValueError(
                 f"vr_transition_m {self.vr_transition_m:g} is not less than vr_radius_m {self.vr_radius_m:g}; give less"
