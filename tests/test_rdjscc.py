@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.autograd import grad
 
 import zoo
 from datagen import Store
 from tests.zoo_fixtures import samples
-from zoo import data, registry
+from zoo import config, data, registry
 from zoo.bench import bench, macs
 from zoo.checkpoint import check, load_codec, save_model
 from zoo.errors import CheckError, ZooError
@@ -24,7 +25,7 @@ from zoo.evaluate import parameter_count
 from zoo.evaluate_jscc import evaluate_jscc
 from zoo.metrics import bler
 from zoo.models.adjscc import ADJSCC, Autoencoder, AutoencoderConfig
-from zoo.models.jscc import JSCC, PEAK, levels, quantised
+from zoo.models.jscc import PEAK, NetworkJSCC, levels, quantised
 from zoo.models.rdjscc import RDJSCC, RDJSCCConfig
 from zoo.models.unetjscc import UNetConfig, UNetJSCC, shared
 from zoo.nn.quantise import mu_law, mu_law_inverse
@@ -40,13 +41,13 @@ SIZES = {"adjscc": AE, "unet-jscc": UNET, "rd-jscc": UNET}
 FAMILIES = list(SIZES)
 
 
-def untrained(family: str, **fields: Any) -> JSCC[Any]:
+def untrained(family: str, **fields: Any) -> NetworkJSCC[Any]:
     """A network of small size with random weights, ready to use."""
     torch.manual_seed(1)
     kind = registry.architecture(family)
     model = kind(kind.Config.model_validate({**SIZES[family], **fields}))
-    assert isinstance(model, JSCC)
-    model.fit_scale(samples(100))
+    assert isinstance(model, NetworkJSCC)
+    model.prepare(samples(100))
     for weight in model.parameters():
         if not weight.any():  # what training starts from zero
             nn.init.normal_(weight, std=0.1)
@@ -57,7 +58,7 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def images(model: JSCC[Any], n: int = 8, seed: int = 0) -> Tensor:
+def images(model: NetworkJSCC[Any], n: int = 8, seed: int = 0) -> Tensor:
     return model.to_image(samples(n, seed))
 
 
@@ -70,29 +71,35 @@ def numbers(network: nn.Module) -> int:
     return sum(weight.numel() for weight in [*network.parameters(), *moments])
 
 
-PLAIN: dict[str, Any] = {
-    "gated": False,
-    "encoder": ((3, 11), (32, 9), (48, 7), (2, 5)),
-    "decoder": ((8, 11), (18, 7), (2, 5)),
-}
-LARGE: dict[str, Any] = {"blocks": 10, "decoder": ((112, 11), (208, 7), (2, 5))}
-
-
 @pytest.mark.parametrize(
-    ("fields", "encoder", "decoder"),
+    ("recipe", "encoder", "decoder"),
     [
-        ({}, 152_220, 118_446),  # Table V, RD-JSCC and ADJSCC (small)
-        ({"encoder": ((2, 7), (2, 7))}, 66_176, 118_446),  # Table VII
-        ({"decoder": ((16, 7), (24, 5), (2, 3))}, 152_220, 134_446),  # Table II as it is printed
-        (LARGE, 152_220, 11_981_386),  # Table V: 152 K, 12 M
-        (PLAIN, 152_159, 117_950),  # Table V, CsiNet+ (small): 152 K, 118 K
-        (PLAIN | LARGE, 152_159, 11_873_970),
+        ("adjscc", 152_220, 118_446),  # Table V: 152 K, 118 K
+        ("rd-jscc", 152_220, 118_446),
+        ("adjscc-large", 152_220, 11_981_386),  # 152 K, 12 M
+        ("csinetplus-jscc", 152_159, 117_950),  # 152 K, 118 K
+        ("csinetplus-jscc-large", 152_159, 11_873_970),
+        ("rd-jscc-ae-small", 66_176, 118_446),  # Table VII
+        ("adjscc-indoor", 167_848, 196_806),  # Table VI: 168 K, 197 K
+        ("adjscc-indoor-large", 167_848, 1_307_246),  # 168 K, 1.3 M
+        ("csinetplus-jscc-indoor", 167_039, 191_155),  # 167 K, 191 K
+        ("csinetplus-jscc-indoor-large", 167_039, 1_282_480),
+        ("unet-jscc-indoor", 152_220, 118_446),
     ],
 )
-def test_autoencoders_have_the_published_sizes(fields: dict[str, Any], encoder: int, decoder: int) -> None:
+def test_autoencoders_of_the_recipes_have_the_published_sizes(recipe: str, encoder: int, decoder: int) -> None:
+    fields = {
+        name: value for name, value in config.load(recipe).codec.items() if name in AutoencoderConfig.model_fields
+    }
     with torch.device("meta"):
-        network = Autoencoder(AutoencoderConfig(**fields))
+        network = Autoencoder(AutoencoderConfig(**{**fields, "symbols": (16,)}))
     assert (numbers(network.encoder), numbers(network.decoder)) == (encoder, decoder)
+
+
+def test_table_ii_as_it_is_printed() -> None:
+    with torch.device("meta"):
+        network = Autoencoder(AutoencoderConfig(decoder=((16, 7), (24, 5), (2, 3))))
+    assert numbers(network.decoder) == 134_446
 
 
 @pytest.mark.parametrize(
@@ -143,9 +150,11 @@ def test_a_short_latent_is_the_beginning_of_the_long_one_and_decodes_with_the_re
     coarse = model.coarse
     model.coarse = lambda received, snr_db: seen.append(received) or coarse(received, snr_db)  # type: ignore[method-assign, func-returns-value]
     model.decode(short, 0)
-    assert seen[0].shape == (3, 8, 2)
-    assert not seen[0][:, 4:].any()
-    assert torch.equal(torch.view_as_complex(seen[0][:, :4].contiguous()), short)
+    assert torch.equal(torch.view_as_complex(seen[0].contiguous()), short)
+    padded = model.padded(seen[0])
+    assert padded.shape == (3, 8, 2)
+    assert not padded[:, 4:].any()
+    assert torch.equal(coarse(padded, torch.full((3,), 5.0)), coarse(seen[0], torch.full((3,), 5.0)))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -155,7 +164,7 @@ def test_batches_are_an_internal_matter(family: str, monkeypatch: pytest.MonkeyP
     s = model.encode(x, snr)
     assert s.dtype == torch.complex128
     z = model.decode(s, snr)
-    monkeypatch.setattr("zoo.models.jscc.BATCH", 3)
+    monkeypatch.setattr("zoo.models.base.BATCH", 3)
     assert torch.allclose(model.encode(x, snr), s)
     assert torch.allclose(model.decode(s, snr), z, rtol=1e-9, atol=1e-12)
     assert model.encode(x[:0], 5).shape == (0, 8)
@@ -406,10 +415,112 @@ def test_a_model_of_two_stages_starts_from_its_first() -> None:
         nn.init.normal_(value)
     model.start_from(first.state_dict())
     for name, value in model.state_dict().items():
-        source = own if name.startswith(("unet.", "noise")) else first.state_dict()
+        source = own if name.startswith(("unet.", "noise", "rule")) else first.state_dict()
         assert torch.equal(value, source[name]), name
     with pytest.raises(RuntimeError, match="Missing key"):
         model.start_from({"scale": torch.ones(())})
+
+
+# a linear code to start from -------------------------------------------------------------------------------------------------
+
+
+def spread(n: int, seed: int = 0) -> Tensor:
+    """Samples of nine independent components, each at a place of its own, of falling energy; the rest is empty."""
+    x = torch.zeros(n, 32, 32, dtype=torch.complex64)
+    strengths = torch.tensor([9.0, 8, 7, 6, 5, 4, 3, 2, 1])
+    x[:, :3, :3] = (torch.randn(n, 9, dtype=torch.complex64, generator=generator(seed)) * strengths).view(n, 3, 3)
+    return x
+
+
+def test_a_linear_code_is_where_training_starts() -> None:
+    torch.manual_seed(3)
+    model = ADJSCC(AutoencoderConfig(**{**AE, "linear": True}))
+    model.prepare(spread(4000))
+    model.eval()
+    x = spread(500, 1)
+    symbols = torch.as_tensor(model.encode(x, 5))
+    places = x[:, :3, :3].flatten(1)
+    share = torch.linalg.lstsq(places / torch.linalg.vector_norm(places, dim=1, keepdim=True), symbols).solution
+    sizes, order = share.abs().max(0)
+    assert order.tolist() == list(range(8))  # strongest first
+    assert (share.abs().square().sum(0) - sizes.square() < 0.05 * sizes.square()).all()  # a symbol is one component
+    ratios = sizes / sizes[0] * torch.arange(9, 1, -1).sqrt() / 3  # turned down by the root of its strength
+    assert torch.allclose(ratios, torch.ones(8), atol=0.15)
+    errors = [zoo.nmse_db(x.numpy(), model.decode(model.encode(x, 30, k), 30).numpy()) for k in (2, 8)]
+    assert errors[0] < -1.5  # of 285 parts of the energy, 2 components hold 145, and 8 all but 1
+    assert errors[1] < -9
+    assert not model.autoencoder.encoder.dense.bias.any()
+
+
+def test_layers_beside_a_linear_code_are_trained_from_nothing() -> None:
+    model = ADJSCC(AutoencoderConfig(**{**AE, "linear": True}))
+    model.prepare(spread(200))
+    x, snr = images(model, 4), torch.zeros(4)
+    encoder = model.autoencoder.encoder
+    assert torch.equal(encoder.layers(x, snr), x)
+    last = encoder.layers.layers[-1].get_parameter("norm.weight")
+    assert grad(model.loss(x, None, x, model.draws(4, generator()))[0], last)[0].any()
+
+
+@pytest.mark.parametrize("fields", [{"encoder": ((2, 3), (4, 3))}])
+def test_a_linear_code_needs_an_encoder_of_its_shape(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="must have 2 channels"):
+        AutoencoderConfig(**{**AE, **fields, "linear": True})
+
+
+# whether to refine -----------------------------------------------------------------------------------------------------------
+
+
+def test_refinement_is_chosen_where_it_has_paid(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = untrained("rd-jscc")
+    x = model.to_image(samples(400))
+    noise = torch.randn(x.shape, generator=generator())
+
+    def coarse(received: Tensor, snr_db: Tensor) -> Tensor:  # noise as strong as the link's, on what was sent
+        energy = x[: len(received)].square().mean().sqrt()
+        return x[: len(received)] + energy * noise[: len(received)] * 10 ** (-snr_db / 20)[:, None, None, None]
+
+    monkeypatch.setattr(model, "coarse", coarse)
+    monkeypatch.setattr(model, "refine", lambda image, steps: image if steps == 0 else image / 2)
+    monkeypatch.setattr("zoo.models.base.BATCH", 400)
+    model.finish(samples(400))  # halving pays where noise exceeds a third of the signal: below 4.8 dB
+    for k in model.config.symbols:
+        sent = model.encode(samples(400), 5, k)
+        shares = [float(model.worth_refining(sent, snr).float().mean()) for snr in (-10, 0, 9)]
+        assert shares == [1, 1, 0]
+        assert torch.equal(model.decode(sent, -10, "auto"), model.decode(sent, -10))
+        assert torch.equal(model.decode(sent, 9, "auto"), model.decode(sent, 9, 0))
+
+
+def test_each_sample_is_refined_or_not_by_itself() -> None:
+    model = untrained("rd-jscc")
+    assert model.decode(model.encode(samples(3), 5), 5, "auto").shape == (3, 32, 32)
+    model.get_buffer("rule")[:, 1] = 1.0  # positive where the SNR is
+    sent, snr = model.encode(samples(4), 5), torch.tensor([-3.0, 3.0, -6.0, 6.0])
+    assert model.worth_refining(sent, snr).tolist() == [False, True, False, True]
+    mixed = model.decode(sent, snr, "auto")
+    assert torch.equal(mixed[1::2], model.decode(sent, snr)[1::2])
+    assert torch.equal(mixed[::2], model.decode(sent, snr, 0)[::2])
+    assert isinstance(model.worth_refining(sent.numpy(), 5), np.ndarray)
+
+
+def test_models_without_a_choice_take_their_fewest_steps() -> None:
+    for family in ("adjscc", "unet-jscc"):
+        model = untrained(family)
+        sent = model.encode(samples(2), 5)
+        assert not model.worth_refining(sent, 5).any()
+        assert torch.equal(model.decode(sent, 5, "auto"), model.decode(sent, 5))
+
+
+def test_results_say_how_many_were_refined(tmp_path: Path, small_store: Store) -> None:
+    model, path, store = untrained("rd-jscc"), tmp_path / "rd-jscc-cdl-k8", data.Store(small_store.path)
+    model.get_buffer("rule")[:, 1] = 1.0
+    save_model(path, model, {"name": path.name, "architecture": "rd-jscc"}, {"x": samples(4)})
+    found = evaluate_jscc(path, store, "val", 40, snr_db=[-5, 5], symbols=[8], steps=[0, 2, "auto"])["points"]
+    level = {(point["snr_db"], point["steps"]): point for point in found}
+    assert [level[snr, "auto"]["refined_share"] for snr in (-5, 5)] == [0, 1]
+    assert [level[snr, "auto"]["nmse_db"] for snr in (-5, 5)] == [level[-5, 0]["nmse_db"], level[5, 2]["nmse_db"]]
+    assert "refined_share" not in level[5, 2]
 
 
 # on disk ---------------------------------------------------------------------------------------------------------------------

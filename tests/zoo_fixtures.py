@@ -28,7 +28,7 @@ def untrained(family: str, **fields: Any) -> NetworkCodec[Any]:
     kind = registry.architecture(family)
     codec = kind(kind.Config.model_validate({**SIZES[family], **fields}))
     assert isinstance(codec, NetworkCodec)
-    codec.fit_scale(samples(100))
+    codec.prepare(samples(100))
     for weight in codec.parameters():
         if not weight.any():  # what training starts from zero, so that an untrained network estimates nothing
             torch.nn.init.normal_(weight, std=0.1)

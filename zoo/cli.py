@@ -7,9 +7,9 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
 import click
 
@@ -67,25 +67,28 @@ class _Snr(click.ParamType[Any, Any]):
 
 
 class _Numbers(click.ParamType[Any, Any]):
-    """Numbers as 8,16,32 or START:STOP:STEP with both ends, or the word none where that is allowed.
+    """Numbers as 8,16,32 or START:STOP:STEP with both ends, or a word where one is allowed.
 
     :param kind: int or float
+    :param words: and what they stand for
     """
 
     name = "numbers"
+    NONE: ClassVar[dict[str, Any]] = {"none": None}
+    AUTO: ClassVar[dict[str, Any]] = {"auto": "auto"}
 
-    def __init__(self, kind: type[int] | type[float], none: bool = False) -> None:
-        self.kind, self.none = kind, none
+    def __init__(self, kind: type[int] | type[float], words: Mapping[str, Any] | None = None) -> None:
+        self.kind, self.words = kind, words or {}
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         parts = str(value).split(",")
         return [number for part in parts for number in self._of(part, param, ctx)]
 
-    def _of(self, part: str, param: click.Parameter | None, ctx: click.Context | None) -> list[float | None]:
+    def _of(self, part: str, param: click.Parameter | None, ctx: click.Context | None) -> list[Any]:
         import math
 
-        if self.none and part == "none":
-            return [None]
+        if part in self.words:
+            return [self.words[part]]
         try:
             start, *rest = map(self.kind, part.split(":"))
             stop, step = rest or (start, 1)
@@ -93,7 +96,7 @@ class _Numbers(click.ParamType[Any, Any]):
         except (ValueError, ZeroDivisionError):
             start, stop, step, steps = 0, 0, 0, math.nan
         if not 0 <= steps <= 1000 or max(abs(start), abs(stop)) > 1000:
-            word = ", nor 'none'" if self.none else ""
+            word = "".join(f", nor {word!r}" for word in self.words)
             self.fail(f"{part!r} is neither a number nor START:STOP:STEP, such as -10:10:5{word}", param, ctx)
         return [start + number * step for number in range(math.floor(steps + 1e-9) + 1)]
 
@@ -210,20 +213,27 @@ def _source(recipe: Recipe, data: str | Path | None, simulate_recipe: Path | Non
 @_SPLIT
 @_SAMPLES
 @click.option(
-    "--snr", "snr_db", type=_Numbers(float, none=True), metavar="DB", multiple=True,
+    "--snr", "snr_db", type=_Numbers(float, _Numbers.NONE), metavar="DB", multiple=True,
     help="of the side information (none: as simulated)  [default: none,30]; of the link, where symbols are sent  [default: -10:10:5]",
 )  # fmt: skip
 @click.option(
     "--k", "symbols", type=_Numbers(int), metavar="K,...", help="symbols sent  [default: all that are served]"
 )
 @click.option(
-    "--steps", type=_Numbers(int), metavar="N,...", help="of refinement  [default: fewest, and the model's choice]"
+    "--steps",
+    type=_Numbers(int, _Numbers.AUTO),
+    metavar="N,...|auto",
+    help="of refinement; auto: as each sample is worth  [default: fewest, and the model's choice]",
 )
 @click.option(
-    "--bits", type=_Numbers(int, none=True), metavar="B,...", help="of quantised symbols, a real dimension  [default: none]"
+    "--bits", type=_Numbers(int, _Numbers.NONE), metavar="B,...", help="of quantised symbols, a real dimension  [default: none]"
 )  # fmt: skip
 @click.option(
-    "--cnr", "cnr_db", type=_Numbers(float, none=True), metavar="DB,...", help="of the phone's own CSI  [default: none]"
+    "--cnr",
+    "cnr_db",
+    type=_Numbers(float, _Numbers.NONE),
+    metavar="DB,...",
+    help="of the phone's own CSI  [default: none]",
 )
 @click.option(
     "--channel", metavar="awgn|rayleigh|rician|STORE",
@@ -237,7 +247,7 @@ def _source(recipe: Recipe, data: str | Path | None, simulate_recipe: Path | Non
 @_QUIET
 def evaluate(
     model: str, data: str | Path, split: str, samples: int | None, snr_db: tuple[list[float | None], ...],
-    symbols: list[int] | None, steps: list[int] | None, bits: list[int | None] | None, cnr_db: list[float | None] | None,
+    symbols: list[int] | None, steps: list[int | Literal["auto"]] | None, bits: list[int | None] | None, cnr_db: list[float | None] | None,
     channel: str | None, bler: bool, downlink_snr_db: float | None, out: Path | None, device: str, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Measure what a MODEL is worth.
@@ -729,9 +739,9 @@ def rd(models: Sequence[str], limits_file: Path | None, snr_db: float | None, ou
 @click.option("--over", type=click.Choice(["snr", "k"]), default="snr", show_default=True, help="what the axis is of")
 @click.option("--snr", "snr_db", type=_Numbers(float), metavar="NUMBERS", help="of the link")
 @click.option("--k", type=_Numbers(int), metavar="NUMBERS", help="symbols a sample")
-@click.option("--steps", type=_Numbers(int), metavar="NUMBERS", help="of refinement")
-@click.option("--bits", type=_Numbers(int, none=True), metavar="NUMBERS|none", help="of quantised symbols")
-@click.option("--cnr", "cnr_db", type=_Numbers(float, none=True), metavar="NUMBERS|none", help="of the UE's CSI")
+@click.option("--steps", type=_Numbers(int, _Numbers.AUTO), metavar="NUMBERS|auto", help="of refinement")
+@click.option("--bits", type=_Numbers(int, _Numbers.NONE), metavar="NUMBERS|none", help="of quantised symbols")
+@click.option("--cnr", "cnr_db", type=_Numbers(float, _Numbers.NONE), metavar="NUMBERS|none", help="of the UE's CSI")
 @click.option(
     "--limits", "limits_files", type=_PATH, multiple=True, metavar="FILE",
     help="separate coding, as zoo limits --link writes it; as often as you like",

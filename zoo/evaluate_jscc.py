@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ DOWNLINK_SNR_DB = 5.0  # where block error rates are asked for
 
 def evaluate_jscc(
     model: str | Path, store: Store, split: str = "test", samples: int | None = None, *, snr_db: Sequence[float] = SNRS_DB,
-    symbols: Sequence[int] = (), steps: Sequence[int] = (), bits: Sequence[int | None] = (None,),
+    symbols: Sequence[int] = (), steps: Sequence[int | Literal["auto"]] = (), bits: Sequence[int | None] = (None,),
     cnr_db: Sequence[float | None] = (None,), channel: str | Path = "rayleigh",
     downlink_snr_db: float | None = None, device: str = "cpu", progress: bool = False, command: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
@@ -45,7 +45,7 @@ def evaluate_jscc(
     :param samples: the first so many; all if not given
     :param snr_db: of the link, at each antenna
     :param symbols: channel uses k; all that the model serves if not given
-    :param steps: of refinement; the fewest and the model's own choice if not given
+    :param steps: of refinement, ``auto`` among them; the fewest and the model's own choice if not given
     :param bits: of quantised symbols, a real dimension; None for analog ones
     :param cnr_db: of the CSI that the UE encodes; None for perfect CSI
     :param channel: of the link: ``awgn``, ``rayleigh``, ``rician``, or a store of ``datagen inh --uplink`` (:func:`zoo.uplink.named`)
@@ -102,7 +102,9 @@ def evaluate_jscc(
 class _Point:
     """Errors at one combination."""
 
-    def __init__(self, k: int, snr_db: float, steps: int, bits: int | None, cnr_db: float | None) -> None:
+    def __init__(
+        self, k: int, snr_db: float, steps: int | Literal["auto"], bits: int | None, cnr_db: float | None
+    ) -> None:
         self.k, self.snr_db, self.steps, self.bits, self.cnr_db = k, snr_db, steps, bits, cnr_db
         self.errors: list[NDArray[Any]] = []
         self.failed_blocks = 0.0  # expected number, a block a sample
@@ -111,6 +113,7 @@ class _Point:
     def rewind(self, device: str) -> None:
         """Start the noise anew."""
         self.generator = torch.Generator(device).manual_seed(NOISE_SEED)
+        self.refined = 0  # samples that the receiver refined of its own accord
 
     def estimate(self, sender: JSCC[Any], receiver: JSCC[Any], channel: Channel, x: Tensor) -> Tensor:
         """What the receiver makes of samples [n, angle, delay]."""
@@ -123,11 +126,15 @@ class _Point:
         if self.bits is not None:
             sent = torch.from_numpy(sender.symbols(sent, self.bits, self.k)).to(device)
         received = transmit(sent, self.snr_db, channel=channel, generator=self.generator)
+        if self.steps == "auto":
+            self.refined += int(receiver.worth_refining(received.symbols, self.snr_db).sum())
         return receiver.decode(received.symbols, self.snr_db, self.steps)
 
     def result(self, name: str, downlink_snr_db: float | None) -> dict[str, Any]:
         chosen = {"k": self.k, "snr_db": self.snr_db, "steps": self.steps, "bits": self.bits, "cnr_db": self.cnr_db}
         found = {**chosen, **error_facts(self.errors, name)}
+        if self.steps == "auto":
+            found["refined_share"] = self.refined / sum(map(len, self.errors))
         if downlink_snr_db is not None:
             found |= {"bler": self.failed_blocks / sum(map(len, self.errors)), "downlink_snr_db": downlink_snr_db}
         return found

@@ -38,7 +38,7 @@ SAID: dict[str, Callable[[Any], str]] = {  # a curve's columns, in words
     "name": str,
     "k": "k = {}".format,
     "snr_db": "SNR {:g} dB".format,
-    "steps": lambda steps: f"{steps} step" + "s" * (steps != 1),
+    "steps": lambda steps: "steps as they pay" if steps == "auto" else f"{steps} step" + "s" * (steps != 1),
     "bits": lambda bits: "analog" if bits is None else f"{bits} bits",
     "cnr_db": lambda cnr: "perfect CSI" if cnr is None else f"CNR {cnr:g} dB",
     "channel": str,
@@ -297,7 +297,12 @@ def _chosen(rows: list[dict[str, Any]], chosen: Mapping[str, Collection[Any]]) -
 
 
 def _command_line(chosen: Mapping[str, Collection[Any]]) -> str:
-    told = {key: ",".join("none" if value is None else f"{value:g}" for value in chosen[key]) for key in chosen}
+    told = {
+        key: ",".join(
+            "none" if value is None else value if isinstance(value, str) else f"{value:g}" for value in chosen[key]
+        )
+        for key in chosen
+    }
     return " ".join(f"--{key.removesuffix('_db')} {values}" for key, values in told.items())
 
 

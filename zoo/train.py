@@ -28,13 +28,14 @@ from zoo.config import Recipe, Training, explain
 from zoo.data import Batch, Source, noisy
 from zoo.devices import local_device
 from zoo.errors import Interrupted, ZooError
-from zoo.models.base import FittedCodec, Model, Network
+from zoo.models.base import Fitted, Model, Network
 from zoo.registry import architecture, model_name
 
+FINISH_SAMPLES = 2048  # of the val split, that a network is finished on
 LOG_STEPS = 50  # between lines of the log
 SAVE_SECONDS = 300.0  # between checkpoints
 CHECKS = 20  # validations in a run
-SCALE_SAMPLES = 2048  # that the scale is fitted on
+FIT_SAMPLES = 8192  # that the scale, and what else a network starts from, is fitted on
 
 
 def train(
@@ -92,6 +93,7 @@ def _train(
             before, _ = _train(stage, source, run / "first", place, minutes)
             trainer.start_from(before.state_dict())
         codec = trainer.run(place.resume)
+        codec.finish(source.validation(FINISH_SAMPLES).x.to(place.device))
         record |= {"steps": trainer.step, "minutes": round(trainer.elapsed / 60, 1)}
     codec = codec.to("cpu")
     return codec, export(codec, recipe, source, record, run / "models") if place.rank == 0 else []
@@ -132,7 +134,7 @@ def build(recipe: Recipe, source: Source) -> Model[Any]:
     }
     if fields.get("side_information") and not dataset.side_information:
         raise ZooError(f"{dataset.name} has no side information; use --set codec.side_information=false")
-    if issubclass(kind, FittedCodec):
+    if issubclass(kind, Fitted):
         return kind.from_source(source, recipe.training, fields)
     assert issubclass(kind, Network)
     try:
@@ -142,7 +144,7 @@ def build(recipe: Recipe, source: Source) -> Model[Any]:
     torch.manual_seed(recipe.training.seed)
     codec = kind(config)
     if recipe.training.init is None:
-        codec.fit_scale(next(source.once(SCALE_SAMPLES)).x.cpu())
+        codec.prepare(next(source.once(FIT_SAMPLES)).x.cpu())
     else:
         _start_from(codec, recipe.training.init)
     return codec

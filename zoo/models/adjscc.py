@@ -17,18 +17,22 @@ without them (3, 32, 48, 2 and 8, 18, 2 channels), and those of the large decode
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Self
+from typing import Self, TypeVar
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from zoo.models.base import relative_error
+from zoo.models.base import energy, relative_error
 from zoo.models.csinet import SLOPE
-from zoo.models.jscc import JSCC, J, JSCCConfig
+from zoo.models.jscc import TRIAL_SEED, JSCCConfig, NetworkJSCC
+from zoo.models.klt_jscc import principal_directions
 from zoo.nn.snr_gate import SnrGate
+from zoo.uplink import unit_power
 
+LOADING = 0.25  # of a linear code's symbols, see zoo.models.klt_jscc
+LINK_SAMPLES = 2048  # that a linear code's receiver is fitted on
+LINEAR_PACE = 0.1  # of its learning rate
 Layers = tuple[tuple[int, int], ...]  # (channels, kernel) of each convolution
 
 
@@ -44,6 +48,10 @@ class AutoencoderConfig(JSCCConfig):
     decoder_kernel: int = Field(7, ge=1, description="of the decoder's first convolution")
     blocks: int = Field(5, ge=0, description="refine blocks of the decoder")
     gated: bool = Field(True, description="SNR gates")
+    linear: bool = Field(
+        False,
+        description="beyond the papers: a linear code beside the convolutions, which training starts from, and gates on symbols",
+    )
 
     @model_validator(mode="after")
     def _convolutions(self) -> Self:
@@ -51,7 +59,28 @@ class AutoencoderConfig(JSCCConfig):
             raise ValueError("channels must be positive and kernels odd")
         if self.decoder[-1][0] != 2:
             raise ValueError("the last convolution of a refine block must have 2 channels")
+        if self.linear and self.encoder[-1][0] != 2:
+            raise ValueError("beside a linear code the encoder's last convolution must have 2 channels")
         return self
+
+    @property
+    def pace(self) -> float:
+        """Of the dense layers, which start near their end where they are a linear code."""
+        return LINEAR_PACE if self.linear else 1.0
+
+
+A = TypeVar("A", bound=AutoencoderConfig)
+
+
+class Dense(nn.Linear):
+    """A dense layer that is trained at a pace of its own.
+
+    :param pace: factor of the learning rate
+    """
+
+    def __init__(self, inputs: int, outputs: int, pace: float) -> None:
+        super().__init__(inputs, outputs)
+        self.pace = pace
 
 
 class Layer(nn.Module):
@@ -69,34 +98,32 @@ class Layer(nn.Module):
         return features if self.gate is None else self.gate(features, snr_db)
 
 
-class RefineBlock(nn.Module):
-    """Layers added to their input."""
+class Stack(nn.Module):
+    """Layers one behind the other.
 
-    def __init__(self, layers: Layers, gated: bool) -> None:
+    :param shortcut: they are added to their input, which is all that there is to start with
+    """
+
+    def __init__(
+        self, layers: Layers, gated: bool, *, last_activated: bool = False, shortcut: bool = False
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.layers = stack(2, layers, gated, last_activated=False)
-        last = self.layers[-1]
-        assert isinstance(last, Layer)
-        nn.init.zeros_(last.norm.weight)  # a block starts as nothing but its shortcut
+        widths = [2, *(channels for channels, _ in layers)]
+        self.layers = nn.ModuleList(
+            Layer(before, after, kernel, gated, last_activated or number < len(layers))
+            for number, (before, (after, kernel)) in enumerate(zip(widths, layers, strict=False), 1)
+        )
+        self.shortcut = shortcut
+        if shortcut:
+            last = self.layers[-1]
+            assert isinstance(last, Layer)
+            nn.init.zeros_(last.norm.weight)
 
     def forward(self, image: Tensor, snr_db: Tensor) -> Tensor:
-        return image + through(self.layers, image, snr_db)
-
-
-def stack(inputs: int, layers: Layers, gated: bool, last_activated: bool = True) -> nn.ModuleList:
-    """Layers one behind the other."""
-    widths = [inputs, *(channels for channels, _ in layers)]
-    return nn.ModuleList(
-        Layer(before, after, kernel, gated, last_activated or number < len(layers))
-        for number, (before, (after, kernel)) in enumerate(zip(widths, layers, strict=False), 1)
-    )
-
-
-def through(layers: Sequence[nn.Module] | nn.ModuleList, features: Tensor, snr_db: Tensor) -> Tensor:
-    """Features through layers that are told the SNR."""
-    for layer in layers:
-        features = layer(features, snr_db)
-    return features
+        features = image
+        for layer in self.layers:
+            features = layer(features, snr_db)
+        return image + features if self.shortcut else features
 
 
 class Encoder(nn.Module):
@@ -104,13 +131,14 @@ class Encoder(nn.Module):
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
-        self.layers = stack(2, config.encoder, config.gated)
+        self.layers = Stack(config.encoder, config.gated, last_activated=True, shortcut=config.linear)
         cells = config.encoder[-1][0] * config.angles * config.delays
-        self.dense = nn.Linear(cells, 2 * config.longest)
+        self.dense = Dense(cells, 2 * config.longest, config.pace)
+        self.gate = SnrGate(config.longest) if config.linear and config.gated else None
 
     def forward(self, image: Tensor, snr_db: Tensor) -> Tensor:
-        latent = self.dense(through(self.layers, image, snr_db).flatten(1))
-        return latent.unflatten(1, (-1, 2))
+        latent = self.dense(self.layers(image, snr_db).flatten(1)).unflatten(1, (-1, 2))
+        return latent if self.gate is None else weighted(unit_power(latent), self.gate, snr_db)
 
 
 class Decoder(nn.Module):
@@ -119,16 +147,26 @@ class Decoder(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.size = (2, config.angles, config.delays)
-        self.dense = nn.Linear(2 * config.longest, 2 * config.angles * config.delays)
-        self.first = Layer(2, 2, config.decoder_kernel, config.gated, activated=False)
-        self.blocks = nn.ModuleList(RefineBlock(config.decoder, config.gated) for _ in range(config.blocks))
+        self.dense = Dense(2 * config.longest, 2 * config.angles * config.delays, config.pace)
+        self.first = Stack(((2, config.decoder_kernel),), config.gated, shortcut=config.linear)
+        self.blocks = nn.ModuleList(Stack(config.decoder, config.gated, shortcut=True) for _ in range(config.blocks))
         self.gate = SnrGate(2) if config.gated else None
+        self.symbol_gate = SnrGate(config.longest) if config.linear and config.gated else None
 
     def forward(self, received: Tensor, snr_db: Tensor) -> Tensor:
-        image = through(
-            self.blocks, self.first(self.dense(received.flatten(1)).unflatten(1, self.size), snr_db), snr_db
-        )
+        image = self.first(self.dense(self.symbols(received, snr_db).flatten(1)).unflatten(1, self.size), snr_db)
+        for block in self.blocks:
+            image = block(image, snr_db)
         return image if self.gate is None else self.gate(image, snr_db)
+
+    def symbols(self, received: Tensor, snr_db: Tensor) -> Tensor:
+        """Received symbols as the dense layer takes them."""
+        return received if self.symbol_gate is None else weighted(received, self.symbol_gate, snr_db)
+
+
+def weighted(symbols: Tensor, gate: SnrGate, snr_db: Tensor) -> Tensor:
+    """Symbols [n, k, 2] through a gate that sees their energies: it knows which were sent, and how the sample's power is spread."""
+    return symbols * gate.factors(symbols.square().sum(2), snr_db)[:, :, None]
 
 
 class Autoencoder(nn.Module):
@@ -139,16 +177,43 @@ class Autoencoder(nn.Module):
         self.encoder, self.decoder = Encoder(config), Decoder(config)
 
 
-class AutoencoderJSCC(JSCC[J]):
+class AutoencoderJSCC(NetworkJSCC[A]):
     """A joint source-channel code with an autoencoder at its two ends."""
 
     autoencoder: Autoencoder
+
+    def prepare(self, x: Tensor) -> None:
+        super().prepare(x)
+        if self.config.linear:
+            self._start_linear(x)
+
+    @torch.no_grad()
+    def _start_linear(self, x: Tensor) -> None:
+        """Make the code that of principal components, with the estimate of least error over all rates and SNRs of training at once."""
+        encoder, decoder, config = self.autoencoder.encoder, self.autoencoder.decoder, self.config
+        variances, directions = principal_directions(x, config.longest)
+        rows = (directions.conj() * (variances**-LOADING)[:, None]) / (variances ** (1 - 2 * LOADING)).mean().sqrt()
+        rows = torch.stack((torch.cat((rows.real, -rows.imag), 1), torch.cat((rows.imag, rows.real), 1)), 1)
+        encoder.dense.weight.copy_(rows.flatten(0, 1))
+        images = self.to_image(x[:LINK_SAMPLES])
+        draws = self.draws(len(images), torch.Generator().manual_seed(TRIAL_SEED))
+        cells = (images * self.gain).flatten(1)
+        weights = energy(cells).rsqrt()[:, None]
+        self.eval()
+        symbols = torch.stack([decoder.symbols(part, draws["snr_db"]) for part in self.received(images, draws)])
+        self.train()
+        known = (symbols.flatten(2) * weights).flatten(0, 1)
+        wanted = (cells * weights).repeat(len(config.symbols), 1)
+        estimate = torch.linalg.lstsq(known, wanted).solution.T
+        decoder.dense.weight.copy_(estimate / (SnrGate.START if config.gated else 1))
+        for dense in (encoder.dense, decoder.dense):
+            dense.bias.zero_()
 
     def latent(self, image: Tensor, snr_db: Tensor) -> Tensor:
         return self.autoencoder.encoder(image * self.gain, snr_db)
 
     def coarse(self, received: Tensor, snr_db: Tensor) -> Tensor:
-        return self.autoencoder.decoder(received, snr_db) / self.gain
+        return self.autoencoder.decoder(self.padded(received), snr_db) / self.gain
 
 
 class ADJSCC(AutoencoderJSCC[AutoencoderConfig]):

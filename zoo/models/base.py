@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from zoo.config import Training
     from zoo.data import Source
 
-BATCH = 256  # samples that a codec handles at once; bounds its memory
+BATCH, GPU_BATCH = 256, 2048  # samples that a model handles at once on a CPU and on a GPU; they bound its memory
 Csi = NDArray[np.complexfloating] | Tensor
 
 
@@ -60,6 +60,11 @@ class Model(nn.Module, Generic[M]):
         return self.scale.device
 
     @property
+    def at_once(self) -> int:
+        """Samples that it handles at once."""
+        return BATCH if self.device.type == "cpu" else GPU_BATCH
+
+    @property
     def complex_dtype(self) -> torch.dtype:
         """Of the samples inside the model: complex128 for float64 weights, else complex64."""
         return torch.complex128 if self.scale.dtype == torch.float64 else torch.complex64
@@ -89,6 +94,15 @@ class Model(nn.Module, Generic[M]):
         :param x: complex [n, angle, delay]; likewise ``y``, which is ignored where the model takes none
         """
 
+    def to_image(self, x: Tensor) -> Tensor:
+        """Complex physical values [n, angle, delay] to images, [n, 2 (re, im), angle, delay] in units of the scale, of the weights' data type."""
+        return torch.stack((x.real, x.imag), 1).div(self.scale).to(self.scale.dtype)
+
+    def from_image(self, image: Tensor) -> Tensor:
+        """Undo :meth:`to_image`."""
+        wide = image.to(torch.promote_types(image.dtype, torch.float32))
+        return torch.complex(wide[:, 0], wide[:, 1]).mul(self.scale)
+
     def _samples(self, array: Csi, name: str) -> Tensor:
         shape, given = (
             (self.config.angles, self.config.delays),
@@ -115,6 +129,21 @@ def finite(given: Csi, name: str) -> Tensor:
     if not bool(torch.isfinite(torch.view_as_real(values)).all()):
         raise ZooError(f"{name} holds values that are not finite; see datagen verify")
     return values
+
+
+class Fitted(Model[M]):
+    """A model that is made in closed form, from samples or from the law behind them."""
+
+    @classmethod
+    @abstractmethod
+    def from_source(cls, source: Source, training: Training, fields: dict[str, Any]) -> Self:
+        """Fit.
+
+        :param source: of the samples or of their law
+        :param training: how many samples, and the noise on Y
+        :param fields: of the recipe, with the data set's ``angles``, ``delays`` and ``side_information``, where the model has it
+        :raises ZooError: an unknown field, or data that this model cannot be made of
+        """
 
 
 class Codec(Model[C]):
@@ -184,7 +213,8 @@ class Codec(Model[C]):
         :raises ZooError: wrong shape or type, or values that are not finite
         """
         samples = self._samples(x, "x")
-        rows = [self.codes(part.to(self.device, self.complex_dtype)).cpu().numpy() for part in samples.split(BATCH)]
+        parts = samples.split(self.at_once)
+        rows = [self.codes(part.to(self.device, self.complex_dtype)).cpu().numpy() for part in parts]
         codes = np.concatenate(rows) if rows else np.zeros((0, len(self.widths)), np.int64)
         return bits.pack(codes, self.widths)
 
@@ -208,28 +238,13 @@ class Codec(Model[C]):
         if y is not None and len(y) != len(codes):
             raise ZooError(f"{len(codes)} payloads but {len(y)} samples of side information; give one for each")
         parts = []
-        for start in range(0, len(codes), BATCH):
-            rows = slice(start, start + BATCH)
+        for start in range(0, len(codes), self.at_once):
+            rows = slice(start, start + self.at_once)
             part = None if y is None else y[rows].to(self.device, self.complex_dtype)
             parts.append(self.reconstruct(codes[rows].to(self.device), part))
         shape = (self.config.angles, self.config.delays)
         z = torch.cat(parts) if parts else torch.zeros(0, *shape, dtype=self.complex_dtype, device=self.device)
         return z if isinstance(side_information, Tensor) else z.cpu().numpy()
-
-
-class FittedCodec(Codec[C]):
-    """A codec that is made in closed form, from samples or from the law behind them."""
-
-    @classmethod
-    @abstractmethod
-    def from_source(cls, source: Source, training: Training, fields: dict[str, Any]) -> Self:
-        """Fit.
-
-        :param source: of the samples or of their law
-        :param training: how many samples, and the noise on Y
-        :param fields: of the recipe, with the data set's ``angles``, ``delays`` and ``side_information``
-        :raises ZooError: an unknown field, or data that this codec cannot be made of
-        """
 
 
 class Network(Model[M]):
@@ -238,8 +253,8 @@ class Network(Model[M]):
     first: ClassVar[str | None] = None  # architecture that is trained first, and whose weights training starts from
     target: ClassVar[Literal["x", "z"]]  # what of a batch is to be reconstructed
 
-    def fit_scale(self, x: Tensor) -> None:
-        """Set the scale so that nearly every sample's largest real or imaginary part is below 1.
+    def prepare(self, x: Tensor) -> None:
+        """Set what is set before training: the scale, so that nearly every sample's largest real or imaginary part is below 1.
 
         The papers divide each sample by its own largest part, which a base station does not know. One constant of the
         data set takes its place: the 99 % quantile of the samples' largest parts.
@@ -249,14 +264,11 @@ class Network(Model[M]):
         largest = torch.view_as_real(x).abs().flatten(1).amax(1)
         self.scale.copy_(torch.quantile(largest.double(), 0.99))
 
-    def to_image(self, x: Tensor) -> Tensor:
-        """Complex physical values [n, angle, delay] to the networks' images [n, 2, angle, delay], in their data type."""
-        return torch.stack((x.real, x.imag), 1).div(self.scale).to(self.scale.dtype)
+    def finish(self, x: Tensor) -> None:
+        """Set what is set after training, from samples that it did not see: nothing, unless a family says otherwise.
 
-    def from_image(self, image: Tensor) -> Tensor:
-        """Undo :meth:`to_image`."""
-        wide = image.to(torch.promote_types(image.dtype, torch.float32))
-        return torch.complex(wide[:, 0], wide[:, 1]).mul(self.scale)
+        :param x: validation samples, complex [n, angle, delay], on the model's device
+        """
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
         """Take the weights of a trained model of this sort, or of :attr:`first`.

@@ -112,8 +112,8 @@ class GDCSI(NetworkCodec[GDCSIConfig]):
         self.register_buffer("gain", torch.ones(()))
         self.alpha_bar = cosine_alpha_bar(config.steps)
 
-    def fit_scale(self, x: Tensor) -> None:
-        super().fit_scale(x)
+    def prepare(self, x: Tensor) -> None:
+        super().prepare(x)
         self.gain.copy_(self.to_image(x).square().mean().rsqrt())
 
     def to_input(self, x: Tensor) -> Tensor:

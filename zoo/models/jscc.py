@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from zoo.data import channel_estimate
 from zoo.errors import ZooError
-from zoo.models.base import BATCH, Csi, ModelConfig, Network, finite
+from zoo.models.base import Csi, Model, ModelConfig, Network, finite
 from zoo.nn import bits as bytes_of
 from zoo.nn.quantise import mu_law, mu_law_inverse, straight_through, uniform_codes, uniform_values
 from zoo.uplink import Channel, Rayleigh, transmit, unit_power
@@ -62,25 +62,14 @@ class JSCCConfig(ModelConfig):
 J = TypeVar("J", bound=JSCCConfig)
 
 
-class JSCC(Network[J]):
+class JSCC(Model[J]):
     """A joint source-channel code. A family defines :meth:`latent`, :meth:`coarse` and, beyond an autoencoder, :meth:`refine`.
 
     Inside, symbols are real pairs [n, k, 2] and CSI is an image.
     """
 
-    target = "x"
-    channel: ClassVar[Channel] = Rayleigh(flat=False)  # of the link that training and its log see
     steps: ClassVar[tuple[int, int]] = (0, 0)  # fewest and most refinement steps of the decoder
     default_steps: int = 0
-    gain: Tensor  # what makes the images of unit power a cell, as the networks take and give them
-
-    def __init__(self, config: J) -> None:
-        super().__init__(config)
-        self.register_buffer("gain", torch.ones(()))
-
-    def fit_scale(self, x: Tensor) -> None:
-        super().fit_scale(x)
-        self.gain.copy_(self.to_image(x).square().mean().rsqrt())
 
     # what a family defines -----------------------------------------------------------------------------------------------
 
@@ -95,7 +84,7 @@ class JSCC(Network[J]):
     @abstractmethod
     def coarse(self, received: Tensor, snr_db: Tensor) -> Tensor:
         """
-        :param received: zeros where nothing was sent, [n, k_max, 2]
+        :param received: of one of the rates, [n, k, 2]
         :param snr_db: [n]
         :returns: image, [n, 2, angle, delay]
         """
@@ -125,7 +114,7 @@ class JSCC(Network[J]):
         samples, k = self._samples(x, "x"), self._served(k)
         snr = self._snr(snr_db, len(samples))
         parts = [torch.zeros(0, k, 2, dtype=self.scale.dtype, device=self.device)]
-        for image, level in zip(samples.split(BATCH), snr.split(BATCH), strict=True):
+        for image, level in zip(samples.split(self.at_once), snr.split(self.at_once), strict=True):
             if len(image):
                 seen = self.to_image(image.to(self.device, self.complex_dtype))
                 parts.append(unit_power(_wide(self.latent(seen, level)[:, :k])))
@@ -149,37 +138,64 @@ class JSCC(Network[J]):
     # what a user calls: base station -------------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def decode(self, received: Any, snr_db: Any, steps: int | None = None) -> Any:
+    def decode(self, received: Any, snr_db: Any, steps: int | Literal["auto"] | None = None) -> Any:
         """What the base station makes of it.
 
         :param received: symbols after combining, complex [n, k], numpy or torch; k tells the rate
         :param snr_db: of the link, at each antenna: a number or [n]
-        :param steps: of refinement; 0 is the autoencoder alone; the config's choice if not given
+        :param steps: of refinement; 0 is the autoencoder alone; ``auto`` is the config's choice for samples that
+            :meth:`worth_refining` picks, and the fewest for the rest; the config's choice for all if not given
         :returns: estimate of X, physical values, complex [n, angle, delay]: a tensor on the model's device where ``received`` is one,
             else numpy
         :raises ZooError: symbols of a number that the model does not serve, or not finite; steps that it does not have
         """
+        steps = self.default_steps if steps is None else steps
+        fewest, most = self.steps
+        if steps != "auto" and not fewest <= steps <= most:
+            raise ZooError(
+                f"steps {steps} is out of range: this model decodes in {fewest} to {most} steps of refinement, or auto"
+            )
+        size = (self.config.angles, self.config.delays)
+        parts = [torch.zeros(0, *size, dtype=self.complex_dtype, device=self.device)]
+        for pairs, level in self._arrived(received, snr_db):
+            estimate = self.coarse(pairs, level)
+            if steps == "auto":
+                chosen = self._worth(pairs, level)
+                refined = self.refine(estimate[chosen], self.default_steps)
+                estimate = self.refine(estimate, fewest).index_put((chosen,), refined)
+            else:
+                estimate = self.refine(estimate, steps)
+            parts.append(self.from_image(estimate))
+        return _as_given(torch.cat(parts), received)
+
+    @torch.inference_mode()
+    def worth_refining(self, received: Any, snr_db: Any) -> Any:
+        """Which samples ``steps="auto"`` refines, by what the receiver knows: k, the SNR, and the energies of the symbols.
+
+        :param received: as :meth:`decode` takes it; likewise ``snr_db``
+        :returns: bool [n], a tensor where ``received`` is one, else numpy
+        :raises ZooError: as :meth:`decode` does
+        """
+        parts = [torch.zeros(0, dtype=torch.bool, device=self.device)]
+        return _as_given(torch.cat(parts + [self._worth(*part) for part in self._arrived(received, snr_db)]), received)
+
+    def _worth(self, pairs: Tensor, snr_db: Tensor) -> Tensor:
+        """As :meth:`worth_refining`, of received [n, k, 2]: none, unless a family knows better."""
+        return torch.zeros(len(pairs), dtype=torch.bool, device=self.device)
+
+    def _arrived(self, received: Any, snr_db: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        """Received symbols as pairs [n, k, 2], and their SNRs [n], in parts."""
         given = received if isinstance(received, Tensor) else np.asarray(received)
         is_complex = given.is_complex() if isinstance(given, Tensor) else given.dtype.kind == "c"
         if given.ndim != 2 or not is_complex:
             kind = f"{str(given.dtype).removeprefix('torch.')} {list(given.shape)}"
             raise ZooError(f"received is {kind}; this model takes complex [n, k]")
         self._served(given.shape[1])
-        steps = self.default_steps if steps is None else steps
-        fewest, most = self.steps
-        if not fewest <= steps <= most:
-            raise ZooError(
-                f"steps {steps} is out of range: this model decodes in {fewest} to {most} steps of refinement"
-            )
         symbols = finite(given, "received").to(self.device, self.complex_dtype)
         snr = self._snr(snr_db, len(symbols))
-        size = (self.config.angles, self.config.delays)
-        parts = [torch.zeros(0, *size, dtype=self.complex_dtype, device=self.device)]
-        for rows, level in zip(symbols.split(BATCH), snr.split(BATCH), strict=True):
+        for rows, level in zip(symbols.split(self.at_once), snr.split(self.at_once), strict=True):
             if len(rows):
-                pairs = torch.view_as_real(rows).to(self.scale.dtype)
-                parts.append(self.from_image(self.refine(self.coarse(self._padded(pairs), level), steps)))
-        return _as_given(torch.cat(parts), received)
+                yield torch.view_as_real(rows).to(self.scale.dtype), level
 
     def _served(self, k: int | None) -> int:
         k = self.config.longest if k is None else k
@@ -199,9 +215,6 @@ class JSCC(Network[J]):
             raise ZooError(f"snr_db must be a finite number of decibels, or {n} of them")
         return levels_db.expand(n)
 
-    def _padded(self, pairs: Tensor) -> Tensor:
-        return torch.nn.functional.pad(pairs, (0, 0, 0, self.config.longest - pairs.shape[1]))
-
     # shipping ------------------------------------------------------------------------------------------------------------
 
     @classmethod
@@ -217,7 +230,25 @@ class JSCC(Network[J]):
             "z": self.decode(sent, TRIAL_SNR_DB).cpu(),
         }
 
-    # training ------------------------------------------------------------------------------------------------------------
+
+class NetworkJSCC(JSCC[J], Network[J]):
+    """A joint source-channel code whose parameters are trained by gradient."""
+
+    target = "x"
+    channel: ClassVar[Channel] = Rayleigh(flat=False)  # of the link that training and its log see
+    gain: Tensor  # what makes the images of unit power a cell, as the networks take and give them
+
+    def __init__(self, config: J) -> None:
+        super().__init__(config)
+        self.register_buffer("gain", torch.ones(()))
+
+    def prepare(self, x: Tensor) -> None:
+        super().prepare(x)
+        self.gain.copy_(self.to_image(x).square().mean().rsqrt())
+
+    def padded(self, pairs: Tensor) -> Tensor:
+        """Received symbols [n, k, 2] with zeros for those that were not sent, [n, k_max, 2]."""
+        return torch.nn.functional.pad(pairs, (0, 0, 0, self.config.longest - pairs.shape[1]))
 
     def trial(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, str]:
         generator = torch.Generator(self.device).manual_seed(TRIAL_SEED)
@@ -262,7 +293,7 @@ class JSCC(Network[J]):
             if self.config.bits is not None:
                 values = levels(quantised(sent, self.config.bits), self.config.bits)
                 sent = unit_power(straight_through(sent, values))
-            arrived.append(self._padded(sent + noise[:, :k]))
+            arrived.append(self.padded(sent + noise[:, :k]))
         return arrived
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from zoo.covariances import Array, Covariances, as_arrays, noise_variance, principal
 from zoo.errors import ZooError, unknown
-from zoo.models.base import CodecConfig, FittedCodec
+from zoo.models.base import Codec, CodecConfig, Fitted
 from zoo.nn.lloyd_max import MAX_WIDTH, GaussianQuantiser, allocate
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class TransformConfig(CodecConfig):
 T = TypeVar("T", bound=TransformConfig)
 
 
-class TransformCodec(FittedCodec[T]):
+class TransformCodec(Codec[T], Fitted[T]):
     """A codec that sends components of X, E|s|^2 = 1 each, through Lloyd-Max quantisers."""
 
     OPTIONS: ClassVar[tuple[str, ...]] = (

@@ -18,16 +18,25 @@ class SnrGate(nn.Module):
     :param channels: of the features; 33 ``channels`` + 32 parameters
     """
 
+    START = 0.5  # factor of every channel before training
+
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.weights = nn.Sequential(
-            nn.Linear(channels + 1, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, channels), nn.Sigmoid()
-        )
+        last = nn.Linear(HIDDEN, channels)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.weights = nn.Sequential(nn.Linear(channels + 1, HIDDEN), nn.ReLU(), last, nn.Sigmoid())
 
     def forward(self, features: Tensor, snr_db: Tensor) -> Tensor:
         """
         :param features: [n, channel, height, width]
         :param snr_db: of the link, [n]
         """
-        told = torch.cat((features.mean((2, 3)), snr_db[:, None].to(features.dtype) / UNIT_DB), 1)
-        return features * self.weights(told)[:, :, None, None]
+        return features * self.factors(features.mean((2, 3)), snr_db)[:, :, None, None]
+
+    def factors(self, seen: Tensor, snr_db: Tensor) -> Tensor:
+        """Factors of each channel, [n, channel].
+
+        :param seen: what they go by beside the SNR, [n, channel]
+        """
+        return self.weights(torch.cat((seen, snr_db[:, None].to(seen.dtype) / UNIT_DB), 1))
