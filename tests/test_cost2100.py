@@ -403,7 +403,7 @@ def test_generated_sets_have_the_official_statistics(environment: str, parameter
     found = fidelity.compare(recipe, x)
     ours, official = found["measured"], found["official"]
     assert ours["mean_energy"] == pytest.approx(official["mean_energy"], rel=0.05 + 2 * slack)
-    assert ours["mean_delay_taps"] == pytest.approx(official["mean_delay_taps"], abs=10 * slack)
+    assert ours["mean_delay_taps"] == pytest.approx(official["mean_delay_taps"], abs=12 * slack)
     np.testing.assert_allclose(
         ours["energy_in_strongest_cells"], official["energy_in_strongest_cells"], atol=1.5 * slack
     )
@@ -473,6 +473,16 @@ def test_readme_figures_are_those_of_the_benchmarks(script: ModuleType) -> None:
     root = Path(__file__).parent.parent
     results = json.loads((root / "benchmarks" / "results" / f"{Path(str(script.__file__)).stem}.json").read_text())
     assert script.markdown(results) in (root / "README.md").read_text()
+
+
+def test_what_is_known_of_the_official_sets_is_what_networks_know_of_them() -> None:
+    judged = json.loads((Path(__file__).parent.parent / "benchmarks" / "results" / "csinet_judge.json").read_text())
+    for environment, known in fidelity.OFFICIAL.items():
+        read = judged["environments"][environment]["official"]
+        for key in ("mean_energy", "mean_delay_taps", "rms_delay_taps"):
+            assert known[key] == round(read[key], 2)
+        profile = zip(known["delay_profile"], read["delay_profile"], strict=True)
+        assert all(share is None or share == round(exact, 3) for share, exact in profile)
 
 
 def test_benchmark_reaches_its_marks() -> None:
