@@ -207,10 +207,10 @@ def _scenario_command(scenario: str) -> click.Command:
         if dry_run:
             _print_dry_run(plan, workers, scheduler, engine, device, out, as_json)
             return
-        from datagen.execute import generate
+        from datagen.execute import generate, resolve
         from datagen.place import exists
 
-        start, existed = time.perf_counter(), exists(out) and not force
+        start, existed = time.perf_counter(), exists(resolve(out)) and not force
         store = generate(
             recipe, out, workers=workers, scheduler=scheduler, engine=engine, device=device,
             shard_samples=plan.shard_samples, force=force, progress=not quiet,
@@ -450,11 +450,12 @@ def regenerate(
     device: str, force: bool, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     from datagen import verification
+    from datagen.execute import resolve
     from datagen.manifest import TOLERANCE, Manifest
     from datagen.place import exists
 
     manifest = Manifest.load(manifest_file)
-    start, existed = time.perf_counter(), exists(out) and not force
+    start, existed = time.perf_counter(), exists(resolve(out)) and not force
     workers = _default_workers(scheduler, len(manifest.shards)) if workers is None else workers
     options = {"engine": engine} if engine else {}
     store, same = verification.regenerate(

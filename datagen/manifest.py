@@ -194,7 +194,8 @@ class Manifest(_Model):
 
     @model_validator(mode="after")
     def _covers_its_recipe(self) -> Self:
-        if self.plan.shards != [record.shard for record in self.shards]:
+        # counted first: a recipe of any size may be claimed
+        if self.plan.shard_count != len(self.shards) or self.plan.shards != [record.shard for record in self.shards]:
             raise ValueError("its shards are not those of its recipe")
         if any(record.arrays.keys() != self.plan.recipe.shapes(record.split).keys() for record in self.shards):
             raise ValueError("its arrays are not those of its recipe")
