@@ -268,12 +268,13 @@ def pull(
     files = tree(repo, sha)
     promised = _promised(repo, sha, files)
     ledger = Ledger(path, {"data set": repo})
-    if (store := _already(ledger, promised, force)) is not None:
+    if not ledger.wip.exists() and (store := _already(ledger, promised, manifest, force)) is not None:
         return Pulled(store, repo, sha, existed=True)
     transfer = _Transfer(repo, sha, files, ledger, promised)
     try:
         with ledger.locked() as assure:
-            if (store := _already(ledger, promised, force)) is not None:
+            if (store := _already(ledger, promised, manifest, force)) is not None:
+                ledger.tidy()
                 return Pulled(store, repo, sha, existed=True)
             ledger.start(force)
             transfer.run(progress)
@@ -284,9 +285,9 @@ def pull(
                 raise
             ledger.publish(force, assure)
     except KeyboardInterrupt:
-        raise Interrupted(
-            f"stopped: what came so far is in {ledger.wip}; give the same command again to go on"
-        ) from None
+        kept, total = len(ledger.records()), len(promised.shards)
+        what = f"{kept} of {total} shards are in {ledger.wip}" if kept else "no shard was complete"
+        raise Interrupted(f"stopped: {what}; give the same command again to go on") from None
     except OSError as error:
         raise DatagenError(
             f"cannot write {path}: {error.strerror or error}; mend it and give the same command again"
@@ -317,12 +318,22 @@ def _promised(repo: str, sha: str, files: Mapping[str, RepoFile]) -> Manifest:
     return manifest
 
 
-def _already(ledger: Ledger, promised: Manifest, force: bool) -> stores.Store | None:
-    """The very store, if it is at its place and need not be fetched."""
+def _already(ledger: Ledger, promised: Manifest, released: Manifest | None, force: bool) -> stores.Store | None:
+    """The very store, if it is at its place and need not be fetched.
+
+    :raises DatagenError: something else is there
+    :raises VerificationError: it is there, but no making of the released manifest
+    """
     store = occupant(ledger, force)
-    if store is not None and store.manifest.digest != promised.digest:
+    if store is None:
+        return None
+    if store.manifest.digest != promised.digest:
         raise DatagenError(
             f"{ledger.out} holds another data set ({store.manifest.name}, {store.manifest.digest}); {ELSEWHERE}"
+        )
+    if released is not None and (bad := verify(store, released).bad):
+        raise VerificationError(
+            f"{ledger.out} was there already and is not {released.name}: {bad[0]}; --force fetches it anew"
         )
     return store
 
