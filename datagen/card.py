@@ -36,7 +36,7 @@ def card(manifest: Manifest, facts: dict[str, Any], samples: Arrays, repo: str, 
         _metadata(manifest),
         f"# {name}",
         SUMMARIES[recipe.scenario],
-        f"Physical values, not normalised, complex64, in a [Zarr v3](https://zarr.dev) store, `{store}`:",
+        f"Complex64, in the scale that the recipe says, in a [Zarr v3](https://zarr.dev) store, `{store}`:",
         _table(
             ["array", "what", *(f"{split} samples" for split in recipe.splits), "a sample", "unit"],
             *(
@@ -50,7 +50,7 @@ def card(manifest: Manifest, facts: dict[str, Any], samples: Arrays, repo: str, 
                 for name, shape in recipe.arrays.items()
             ),
         ),
-        f"{facts['bytes'] / 1e6:.1f} MB in {facts['shards']} shards of {facts['shard_samples']} samples, chunks of 256.",
+        f"{facts['bytes'] / 1e6:.1f} MB in shards of {facts['shard_samples']} samples, chunks of 256.",
         f"![{name}]({picture})",
         "## Use",
         _code(

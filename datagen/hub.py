@@ -95,6 +95,10 @@ def parse_address(text: str) -> tuple[str, str | None]:
     match = re.fullmatch(rf"(?:hf://datasets/)?{_REPO}(?:@([\w./-]+))?", text)
     if match is None:
         raise DatagenError(f"{text!r} is no data set on the Hub; give ORG/NAME or ORG/NAME@REVISION")
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    with hub_errors(match[1]):
+        validate_repo_id(match[1])
     return match[1], match[2]
 
 
@@ -250,7 +254,7 @@ def _split(root: str) -> tuple[str, str | None]:
 def _connect(root: str, key: str = "") -> ObjectStore:
     """A connection that reads ranges of bytes, with the client's endpoint and token; the token goes to the endpoint alone."""
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
-    from obstore.store import from_url
+    from obstore.store import HTTPStore
 
     repo, revision = _split(root)
     url = f"{api().endpoint}/datasets/{repo}/resolve/{quote(revision or 'main', safe='')}"
@@ -258,4 +262,4 @@ def _connect(root: str, key: str = "") -> ObjectStore:
         "allow_http": True, "default_headers": build_hf_headers(library_name="datagen"), "timeout": timedelta(minutes=10),
     }  # fmt: skip
     with hub_errors(repo), one_line(root):
-        return from_url(f"{url}/{key}".rstrip("/"), client_options=options)
+        return HTTPStore.from_url(f"{url}/{key}".rstrip("/"), client_options=options)

@@ -28,9 +28,22 @@ Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
 
+class _OnHub(ObjectStore[Any]):
+    """A store on the Hub for zarr. It is pickled as an address, so that no token goes with an array to another process."""
+
+    def __init__(self, path: HubPath) -> None:
+        super().__init__(path.rooted, read_only=True)
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _OnHub, (self.path,)
+
+
 def _zarr(path: Place) -> Path | ObjectStore[Any]:
     """What zarr takes for a place."""
-    return path if isinstance(path, Path) else ObjectStore(path.rooted, read_only=isinstance(path, HubPath))
+    if isinstance(path, HubPath):
+        return _OnHub(path)
+    return path if isinstance(path, Path) else ObjectStore(path.rooted)
 
 
 def _plainly(function: Callable[Concatenate[Place, Given], Result]) -> Callable[Concatenate[Place, Given], Result]:

@@ -22,18 +22,21 @@ def connect(url: str) -> ObjectStore[Any]:
 
     :param url: of a bucket, or one of the Hub as :func:`pinned` gives it
     """
-    from obstore.store import from_url
+    from obstore.store import HTTPStore, from_url
     from zarr.storage import ObjectStore
 
-    options: Any = {}
-    if match := _ON_HUB.fullmatch(url):
-        from huggingface_hub import HfApi
-        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+    retries: Any = {"max_retries": 3}
+    match = _ON_HUB.fullmatch(url)
+    if match is None:
+        return ObjectStore(from_url(url.rstrip("/"), retry_config=retries), read_only=True)
 
-        # ranges of bytes, with the client's token, which goes to the endpoint alone
-        url = f"{HfApi().endpoint}/datasets/{match['repo']}/resolve/{match['revision']}/{match['store']}"
-        options = {"allow_http": True, "default_headers": build_hf_headers(), "timeout": timedelta(minutes=10)}
-    store = from_url(url.rstrip("/"), retry_config={"max_retries": 3}, client_options=options)
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+    # ranges of bytes, with the client's token, which goes to the endpoint alone
+    address = f"{HfApi().endpoint}/datasets/{match['repo']}/resolve/{match['revision']}/{match['store']}"
+    options: Any = {"allow_http": True, "default_headers": build_hf_headers(), "timeout": timedelta(minutes=10)}
+    store = HTTPStore.from_url(address, client_options=options, retry_config=retries)
     return ObjectStore(store, read_only=True)
 
 
