@@ -22,7 +22,7 @@ import datagen
 from datagen import DatagenError, Interrupted, Manifest, Store, VerificationError, publishing
 from datagen import hub as hubs
 from datagen.card import size_category
-from datagen.place import BucketError, place, sizes
+from datagen.place import BucketError, BucketPath, place, sizes
 from datagen.publishing import publish, pull
 from tests import hub_server
 from tests.conftest import HUB, Cli, assert_one_line_error, small_recipe
@@ -405,7 +405,6 @@ def test_a_store_that_is_there(run: Cli, tiny: Store, sha: str, tmp_path: Path) 
     assert_one_line_error(run("pull", REPO, "--out", "other.zarr"), 2, "other.zarr holds another data set", "--force")
     assert_one_line_error(run("pull", REPO, "--out", "notes", "--force"), 2, "notes exists and is no datagen store")
     assert_one_line_error(run("pull", REPO, "--out", "absent/s.zarr"), 2, "does not exist; make it first")
-    assert_one_line_error(run("pull", REPO, "--out", f"hf://datasets/{REPO}"), 2, "can only be read")
     assert len(fetched("store.zarr")) == before
     assert run("pull", REPO, "--out", "other.zarr", "--force").returncode == 0
     assert_same_samples(datagen.open_store(tmp_path / "other.zarr"), tiny)
@@ -725,18 +724,18 @@ def test_zoo_commands_take_urls(zoo_cli: Cli, small_store: Store, token: str, tm
     assert (tmp_path / "theirs").read_bytes() == (tmp_path / "ours").read_bytes()
 
 
-@pytest.mark.parametrize("command", ["cdl", "regenerate", "cluster-check"])
-def test_nothing_is_written_to_the_hub_by_url(run: Cli, sha: str, tiny: Store, tmp_path: Path, command: str) -> None:
+def test_nothing_is_written_to_the_hub_by_url(run: Cli, sha: str, tiny: Store, tmp_path: Path) -> None:
     url, before = f"hf://datasets/{REPO}/new.zarr", remote()
     (tmp_path / "m.json").write_text(tiny.manifest.to_json())
-    first = {"cdl": ("cdl",), "regenerate": ("regenerate", "m.json")}.get(command)
-    if first:
-        assert_one_line_error(run(*first, "--out", url), 2, f"{url} can only be read", "datagen publish STORE --repo")
-    else:
-        with pytest.raises(BucketError, match="can only be read"):
-            (place(url) / "x").unlink()
+    for command in (("cdl",), ("cdl", "--dry-run"), ("regenerate", "m.json"), ("pull", REPO)):
+        assert_one_line_error(run(*command, "--out", url), 2, f"{url} can only be read", "datagen publish STORE --repo")
     with pytest.raises(DatagenError, match="can only be read"):
         datagen.generate(tiny_recipe(), url)
+    there = place(url)
+    assert isinstance(there, BucketPath)
+    for write in (lambda: there.put(b""), there.unlink, lambda: there.copy_to(there)):
+        with pytest.raises(BucketError, match="can only be read"):
+            write()
     assert remote() == before
 
 
