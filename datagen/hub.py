@@ -70,9 +70,9 @@ def hub_errors(repo: str) -> Iterator[None]:
 
 def _status(code: int) -> str:
     if code == 401:
-        return f"the Hub does not know the token; {LOG_IN} do this"
+        return f"the Hub does not know the token; {LOG_IN}"
     if code == 403:
-        return f"the token may not do this; {LOG_IN} write to it"
+        return f"the token may not do this; {LOG_IN}"
     if code in (409, 412):
         return "somebody else has just changed it; give the same command again"
     if code == 429:

@@ -125,7 +125,10 @@ def _pieces(store: stores.Store, repo: str, progress: bool) -> dict[str, Piece]:
     pieces = {}
     with progress_bar(sum(there.values()), "digests", "B", progress) as advance:
         for name in sorted(there):
-            pieces[f"{STORE}/{name}"] = Piece(path / name, Digests.of(path / name, advance))
+            try:
+                pieces[f"{STORE}/{name}"] = Piece(path / name, Digests.of(path / name, advance))
+            except OSError as error:
+                raise DatagenError(f"cannot read {path / name}: {error.strerror}; mend it first") from None
     if bad := verify(store, progress=progress).bad:
         raise VerificationError(f"{path}: {bad[0]}; nothing was published, see datagen verify")
     samples = report.first_samples(store)
@@ -306,7 +309,7 @@ def _promised(repo: str, sha: str, files: Mapping[str, RepoFile]) -> Manifest:
             f"{where} is no data set of datagen: it has no proper {MANIFEST}; give another, see datagen publish"
         )
     with TemporaryDirectory() as scratch:
-        manifest = Manifest.load(_fetch(repo, sha, files[MANIFEST], Path(scratch)))
+        manifest = Manifest.load(_fetch(repo, sha, files[MANIFEST], Path(scratch)), f"{where}/{MANIFEST}")
     wanted = {f"{STORE}/{name}" for name in stores.files(manifest.plan)}
     there = {name for name in files if name.startswith(f"{STORE}/")}
     if missing := sorted(wanted - there):
@@ -416,7 +419,9 @@ def _fetch(repo: str, sha: str, remote: RepoFile, directory: Path) -> Path:
                 )
         except OSError as error:
             if error.errno is not None:
-                raise
+                raise DatagenError(
+                    f"cannot write {directory}: {error.strerror}; mend it, then the same again"
+                ) from None
             continue  # the client found another size than it was told
         if Digests.of(path).match(remote):
             return path

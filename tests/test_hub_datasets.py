@@ -527,7 +527,7 @@ def signed(manifest: Manifest, **changes: Any) -> bytes:
         (lambda m: signed(m, recipe={**m.recipe, "train": 10**15}), 2, "its shards are not those of its recipe"),
         (lambda m: signed(m, created="2000-01-01T00:00:00Z"), 1, "its manifest.json is not the one that its store carries"),
         (lambda m: m.to_json().replace("closed-form", "other").encode(), 1, "was edited"),
-        (lambda m: b"[" * 10_000, 2, "is not a JSON manifest"),
+        (lambda m: b"[" * 10_000, 2, "/manifest.json is not a JSON manifest"),
         (lambda m: None, 2, "is no data set of datagen: it has no proper manifest.json"),
     ],
 )  # fmt: skip
@@ -644,6 +644,20 @@ def test_reading_in_place_takes_what_is_asked_for(tiny: Store, sha: str, sent: l
     assert repr(store["val"]) == repr(tiny["val"])
     assert (len(store["train"]), list(store)) == (2000, ["train", "val"])
     assert_same_samples(store, tiny)
+
+
+def test_a_redirect_does_not_take_the_token_along(tiny: Store, sha: str) -> None:
+    elsewhere = HubServer()
+    elsewhere.start()
+    try:
+        elsewhere.repositories |= HUB.repositories
+        path = f"/datasets/{REPO}/resolve/{sha}/store.zarr/train/X/c/0/0/0"
+        HUB.fail(f"GET {path}", status=302, headers={"Location": f"{elsewhere.url}{path}?Signature=secret"})
+        x = datagen.open_store(f"hf://datasets/{REPO}@{sha}")["train"].X[:1024]
+        np.testing.assert_array_equal(x, tiny["train"].X[:1024])
+        assert elsewhere.requests == [(f"GET {path}", None)]
+    finally:
+        elsewhere.close()
 
 
 def test_an_array_takes_no_token_to_another_process(tiny: Store, sha: str, token: str) -> None:
