@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 MANIFEST, DESCRIPTION, CARD, PICTURE = "manifest.json", "croissant.json", "README.md", "samples.png"
 LARGEST_MANIFEST = 256 << 20  # bytes
-TRANSFERS = 8  # files at a time
+TRANSFERS = 4  # files at a time
 
 
 # publish ---------------------------------------------------------------------------------------------------------------------
