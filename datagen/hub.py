@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 KIND = "dataset"
 STORE = "store.zarr"  # where a repository of ours keeps its store
 _REPO = r"([\w.-]+/[\w.-]+)"
+MALFORMED = f"the token has characters that no token has; {LOG_IN}"
 _SHA = re.compile(r"[0-9a-f]{40}")
 _BLOCK = 1 << 20
 
@@ -58,6 +59,8 @@ def hub_errors(repo: str) -> Iterator[None]:
         raise HubError(f"no token for {repo}; {LOG_IN} write to it") from None
     except errors.HFValidationError:
         raise HubError(f"{repo!r} is no name of a data set; give ORG/NAME of letters, digits, -, _ and .") from None
+    except UnicodeEncodeError:  # which would show the token
+        raise HubError(MALFORMED) from None
     except errors.HfHubHTTPError as error:
         raise HubError(f"{repo}: {_status(error.response.status_code)}") from None
     except errors.LocalEntryNotFoundError:  # what a download makes of a network that fails
@@ -261,5 +264,8 @@ def _connect(root: str, key: str = "") -> ObjectStore:
     options: Any = {
         "allow_http": True, "default_headers": build_hf_headers(library_name="datagen"), "timeout": timedelta(minutes=10),
     }  # fmt: skip
-    with hub_errors(repo), one_line(root):
-        return HTTPStore.from_url(f"{url}/{key}".rstrip("/"), client_options=options)
+    with one_line(root):
+        try:
+            return HTTPStore.from_url(f"{url}/{key}".rstrip("/"), client_options=options)
+        except ValueError:  # of a header
+            raise HubError(MALFORMED) from None

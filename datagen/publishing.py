@@ -83,9 +83,10 @@ def publish(
     """
     from huggingface_hub import get_token
 
-    if parse_address(repo)[1] is not None:
+    repo, revision = parse_address(repo)
+    if revision is not None:
         raise DatagenError(
-            f"{repo}: a data set is published to branch main; give ORG/NAME, and --tag for a name of the commit"
+            f"{repo}@{revision}: a data set is published to branch main; give ORG/NAME, and --tag for a name of the commit"
         )
     if not dry_run and get_token() is None:
         raise HubError(f"no token for {repo}; {LOG_IN} write to it")

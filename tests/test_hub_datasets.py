@@ -356,6 +356,20 @@ def test_tokens_that_may_not_write(
     assert ("dataset", REPO) not in server.repositories
 
 
+@pytest.mark.parametrize("token", ["hf_sécret", "hf_secret\x01"])
+def test_malformed_tokens_are_not_shown(run: Cli, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    from zoo.data import Store as ZooStore
+    from zoo.errors import ZooError
+
+    monkeypatch.setenv("HF_TOKEN", token)
+    for arguments in (("pull", REPO, "--out", "s.zarr"), ("verify", f"hf://datasets/{REPO}")):
+        result = run(*arguments)
+        assert_one_line_error(result, 2, "token", "hf auth login")
+        assert "cret" not in result.stderr
+    with pytest.raises(ZooError, match=r"token|401"):
+        ZooStore(f"hf://datasets/{REPO}")
+
+
 @pytest.mark.parametrize("repo", ["cdl", "org/cdl/x", "org/cdl@v1", "org/c dl", "-/-"])
 def test_names_of_repositories(run: Cli, tiny: Store, token: str, repo: str) -> None:
     assert_one_line_error(run("publish", str(tiny.path), "--repo", repo), 2, repo, "ORG/NAME")

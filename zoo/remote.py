@@ -74,6 +74,8 @@ def _commit(repo: str, revision: str | None) -> str | None:
         raise ZooError(f"the data set {repo} has no revision {revision!r}") from None
     except (RepositoryNotFoundError, HFValidationError):
         raise ZooError(f"there is no data set {repo}, or it is private; see hf auth login") from None
+    except UnicodeEncodeError:  # which would show the token
+        raise ZooError("the token has characters that no token has; hf auth login, or set HF_TOKEN anew") from None
     except HfHubHTTPError as error:
         raise ZooError(f"the data set {repo}: the Hub answers with HTTP status {error.response.status_code}") from None
     except (network, ConnectionError) as error:
