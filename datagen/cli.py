@@ -580,7 +580,7 @@ def publish(
     """,
 )
 @click.argument("address", metavar="ORG/NAME[@REVISION]")
-@click.option("--out", required=True, type=_Place(), help="directory of the store to make")
+@click.option("--out", required=True, type=_Place(), metavar="PATH", help="directory of the store to make")
 @click.option(
     "--manifest",
     "manifest_file",
