@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from datagen.execute import generate
     from datagen.importing import survey
     from datagen.manifest import Manifest
+    from datagen.publishing import publish, pull
     from datagen.recipe import CDLRecipe, COST2100Recipe, InHRecipe, MatfileRecipe, Recipe
     from datagen.scenarios.cdl_statistics import ConditionalStatistics, conditional_statistics
     from datagen.scenarios.cost2100 import Multipath, multipath
@@ -23,7 +24,7 @@ __version__ = "0.1.0"
 _HOMES = {  # public name -> module; imported on first use, so that `import datagen` costs neither torch nor zarr
     "DatagenError": "errors", "Interrupted": "errors", "VerificationError": "errors",
     "generate": "execute", "regenerate": "verification", "verify": "verification",
-    "Manifest": "manifest", "survey": "importing", "Recipe": "recipe",
+    "publish": "publishing", "pull": "publishing", "Manifest": "manifest", "survey": "importing", "Recipe": "recipe",
     "CDLRecipe": "recipe", "COST2100Recipe": "recipe", "InHRecipe": "recipe", "MatfileRecipe": "recipe",
     "sample": "simulate", "stream": "simulate", "Store": "store", "open_store": "store", "tf_dataset": "tensorflow_reader",
     "ConditionalStatistics": "scenarios.cdl_statistics", "conditional_statistics": "scenarios.cdl_statistics",
@@ -31,8 +32,8 @@ _HOMES = {  # public name -> module; imported on first use, so that `import data
 }  # fmt: skip
 __all__ = [
     "CDLRecipe", "COST2100Recipe", "ConditionalStatistics", "DatagenError", "InHRecipe", "Interrupted", "Manifest", "MatfileRecipe",
-    "Multipath", "Recipe", "Store", "VerificationError", "conditional_statistics", "generate", "multipath", "open_store", "regenerate",
-    "sample", "stream", "survey", "tf_dataset", "verify",
+    "Multipath", "Recipe", "Store", "VerificationError", "conditional_statistics", "generate", "multipath", "open_store", "publish", "pull",
+    "regenerate", "sample", "stream", "survey", "tf_dataset", "verify",
 ]  # fmt: skip
 
 

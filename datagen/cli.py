@@ -30,6 +30,8 @@ COMMANDS = {
     "verify": "Read every shard of a store and check every digest.",
     "regenerate": "Make a manifest's data set again and prove it is the same.",
     "manifest": "Print a store's manifest, or its Croissant description.",
+    "publish": "Put a finished store on the Hugging Face Hub, as a data set.",
+    "pull": "Bring a data set from the Hugging Face Hub, verified.",
     "cluster-check": "Check that the workers of a Dask cluster can do the job.",
 }
 
@@ -62,6 +64,7 @@ def cli() -> None:
     datagen inh --uplink --out h.zarr        unit-power feedback channels of an indoor office
     datagen inspect store.zarr --plot p.png  what is in it
     datagen verify store.zarr                is it whole
+    datagen pull ORG/NAME --out store.zarr   somebody else's, from the Hugging Face Hub
     """
 
 
@@ -207,10 +210,10 @@ def _scenario_command(scenario: str) -> click.Command:
         if dry_run:
             _print_dry_run(plan, workers, scheduler, engine, device, out, as_json)
             return
-        from datagen.execute import generate
+        from datagen.execute import generate, resolve
         from datagen.place import exists
 
-        start, existed = time.perf_counter(), exists(out) and not force
+        start, existed = time.perf_counter(), exists(resolve(out)) and not force
         store = generate(
             recipe, out, workers=workers, scheduler=scheduler, engine=engine, device=device,
             shard_samples=plan.shard_samples, force=force, progress=not quiet,
@@ -450,11 +453,12 @@ def regenerate(
     device: str, force: bool, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     from datagen import verification
+    from datagen.execute import resolve
     from datagen.manifest import TOLERANCE, Manifest
     from datagen.place import exists
 
     manifest = Manifest.load(manifest_file)
-    start, existed = time.perf_counter(), exists(out) and not force
+    start, existed = time.perf_counter(), exists(resolve(out)) and not force
     workers = _default_workers(scheduler, len(manifest.shards)) if workers is None else workers
     options = {"engine": engine} if engine else {}
     store, same = verification.regenerate(
@@ -505,6 +509,97 @@ def manifest(source: Place, as_croissant: bool, out: Path | None) -> None:
     except (OSError, ValueError) as error:
         raise DatagenError(f"cannot write {out}: {error}; give --out a file") from None
     click.echo(f"wrote {out}", err=True)
+
+
+@cli.command(
+    short_help=COMMANDS["publish"],
+    help=COMMANDS["publish"]
+    + """
+
+    It is verified, then sent in one commit, which is compared with what was meant; published again, it changes nothing. The
+    token is the Hub client's: HF_TOKEN, or hf auth login.
+
+    \b
+    datagen publish store.zarr --repo ORG/cdl-c-fdd --dry-run
+    datagen publish store.zarr --repo ORG/cdl-c-fdd --private --tag v1
+    """,
+)
+@click.argument("store_path", metavar="STORE", type=_Place())
+@click.option("--repo", required=True, metavar="ORG/NAME", help="data set on the Hub; made if it is not there")
+@click.option("--private", is_flag=True, help="make it for its owners' eyes alone")
+@click.option("--tag", help="name for the commit, such as v1")
+@click.option("--force", is_flag=True, help="replace another data set that is there; it stays in the history")
+@click.option(
+    "--record",
+    "record_file",
+    type=click.Path(path_type=Path),
+    help="note repository, commit and digest under the data set's name in this JSON file, such as manifests/hub.json",
+)
+@click.option("--dry-run", is_flag=True, help="say what would be sent; ask nobody, write nothing")
+@_JSON
+@_QUIET
+def publish(
+    store_path: Place, repo: str, private: bool, tag: str | None, force: bool, record_file: Path | None, dry_run: bool,
+    as_json: bool, quiet: bool,
+) -> None:  # fmt: skip
+    from datagen import publishing
+    from datagen.store import open_store
+
+    store = open_store(store_path)
+    if record_file is not None:
+        publishing.read_records(record_file)  # while nothing is done yet
+    done = publishing.publish(
+        store, repo, private=private, tag=tag, force=force, dry_run=dry_run, progress=not quiet
+    )  # fmt: skip
+    manifest, total = store.manifest, sum(done.files.values())
+    if record_file is not None and not dry_run:
+        publishing.record(record_file, manifest.name, done, manifest.digest)
+    if as_json:
+        facts = {"repo": done.repo, "commit": done.commit, "tag": tag, "changed": done.changed, "name": manifest.name}
+        click.echo(json.dumps({**facts, "digest": manifest.digest, "files": done.files, "bytes": total}))
+    elif dry_run:
+        for name, size in done.files.items():
+            click.echo(f"{size:>12}  {name}")
+        click.echo(f"{total:>12}  bytes in {len(done.files)} files for {repo}; nothing sent (--dry-run)")
+    elif not quiet:
+        how = f"{len(done.files)} files, {total / 1e6:.1f} MB" if done.changed else "already there, nothing changed"
+        click.echo(f"{done.repo}@{done.commit}: {manifest.name}, {how}; {manifest.digest}")
+
+
+@cli.command(
+    short_help=COMMANDS["pull"],
+    help=COMMANDS["pull"]
+    + """
+
+    Every file is held to its digest on the Hub and every sample to the manifest before the store appears at --out. Stopped, the
+    same command goes on.
+
+    \b
+    datagen pull ORG/cdl-c-fdd --out store.zarr
+    datagen pull ORG/cdl-c-fdd@v1 --out store.zarr --manifest manifests/datasets/cdl-c-fdd-v1.json
+    """,
+)
+@click.argument("address", metavar="ORG/NAME[@REVISION]")
+@click.option("--out", required=True, type=_Place(), metavar="PATH", help="directory of the store to make")
+@click.option(
+    "--manifest",
+    "manifest_file",
+    type=click.Path(path_type=Path),
+    help="released manifest to hold it to  [default: its own]",
+)
+@_FORCE
+@_JSON
+@_QUIET
+def pull(address: str, out: Place, manifest_file: Path | None, force: bool, as_json: bool, quiet: bool) -> None:
+    from datagen import publishing
+    from datagen.manifest import Manifest
+
+    manifest, start = None if manifest_file is None else Manifest.load(manifest_file), time.perf_counter()
+    done = publishing.pull(address, out, manifest=manifest, force=force, progress=not quiet)
+    seconds = time.perf_counter() - start
+    _print_made(done.store, done.existed, seconds, as_json, quiet, repo=done.repo, commit=done.commit)
+    if not as_json and not quiet:
+        click.echo(f"from {done.repo}@{done.commit}")
 
 
 @cli.command("cluster-check", help=COMMANDS["cluster-check"])

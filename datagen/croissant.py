@@ -16,16 +16,18 @@ _CONTEXT = {
 }  # fmt: skip
 
 
-def croissant(manifest: Manifest) -> dict[str, Any]:
+def croissant(manifest: Manifest, file: str | None = None) -> dict[str, Any]:
     """Describe a data set in Croissant.
 
-    The manifest file is the distribution, named ``<name>.json`` and expected beside the description; its shards, with the
-    samples they hold and the digest of each array, are the record set ``shards``, read from that file.
+    The manifest file is the distribution, expected beside the description; its shards, with the samples they hold and the
+    digest of each array, are the record set ``shards``, read from that file.
 
     :param manifest: what to describe
+    :param file: name of the manifest file, ``<name>.json`` unless given
     :returns: JSON-LD document that ``mlcroissant.Dataset`` accepts
     """
     recipe, name, text = manifest.plan.recipe, manifest.name, manifest.to_json()
+    file = file or f"{name}.json"
     own_licence = manifest.licence.startswith("LicenseRef-")  # SPDX has no page on it
     source = " --source DIRECTORY" if recipe.sources else ""
     columns = {key: ("sc:Integer", key) for key in ("index", "start", "stop")} | {"split": ("sc:Text", "split")}
@@ -38,10 +40,10 @@ def croissant(manifest: Manifest) -> dict[str, Any]:
         "description": (
             f"FDD massive MIMO channel state information: {', '.join(f'{n} {split}' for split, n in recipe.splits.items())} samples of "
             f"{describe_arrays(recipe)}, complex64, in a Zarr v3 store. "
-            f"Regenerate and verify it with: datagen regenerate {name}.json --out {name}.zarr{source}"
+            f"Regenerate and verify it with: datagen regenerate {file} --out {name}.zarr{source}"
         ),
         "license": manifest.licence if own_licence else f"https://spdx.org/licenses/{manifest.licence}.html",
-        "url": f"{name}.json",
+        "url": file,
         "version": f"{recipe.dataset_version}.0.0",
         "datePublished": manifest.created,
         "creator": {"@type": "sc:Organization", "name": f"datagen {manifest.producer.datagen}"},
@@ -49,7 +51,7 @@ def croissant(manifest: Manifest) -> dict[str, Any]:
         "distribution": [
             {
                 "@type": "cr:FileObject", "@id": "manifest", "name": "manifest", "description": "recipe and fingerprints of every shard",
-                "contentUrl": f"{name}.json", "encodingFormat": "application/json", "contentSize": f"{len(text.encode())} B",
+                "contentUrl": file, "encodingFormat": "application/json", "contentSize": f"{len(text.encode())} B",
                 "sha256": hashlib.sha256(text.encode()).hexdigest(),
             }
         ],

@@ -21,13 +21,15 @@ from datagen.cluster import run_tasks
 from datagen.errors import DatagenError, Interrupted, VerificationError
 from datagen.ledger import Ledger
 from datagen.manifest import Manifest, Producer, ShardRecord, creation_time
-from datagen.place import LARGEST_COPY, BucketError, BucketPath, Place, check, exists, place
+from datagen.place import LARGEST_COPY, BucketError, BucketPath, Place, exists, place
 from datagen.plan import BYTES_PER_CELL, CHUNK, SHARD, Plan, Shard
 from datagen.progress import progress_bar
 from datagen.recipe import Recipe
 from datagen.scenarios import Inputs, check_device, check_engine, make_engine
 from datagen.simulate import simulate_shard
 from datagen.sources import Source, laid_out
+
+ELSEWHERE = "give another --out, or --force to replace it"
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,8 @@ def _make(
     ledger, plan = job.ledger, job.plan
     ledger.start(force)
     known = ledger.records()
-    _check_disk(plan, ledger, known)
+    done = sum(shard.stop - shard.start for shard in known)
+    check_disk(ledger, plan.store_bytes * (1 - done / plan.samples))
     stores.create(ledger.data, plan)
     records: list[ShardRecord] = []
     # what is unpacked for a bucket lies on this machine, out of sight of another's workers
@@ -219,7 +222,7 @@ def resolve(out: str | os.PathLike[str] | BucketPath) -> Place:
     """
     path = place(out)
     if isinstance(path, BucketPath):
-        check(path)
+        path.check_writable()
         return path
     try:
         parent = path.parent.resolve(strict=True)
@@ -235,8 +238,23 @@ def _finished(job: Job, force: bool) -> stores.Store | None:
 
     :raises DatagenError: something else is there that may not be replaced
     """
-    out = job.out
-    if not exists(out) or job.ledger.half_published():
+    store = occupant(job.ledger, force)
+    if store is None:
+        return None
+    mine, theirs = job.plan.recipe.model_dump(), store.recipe.model_dump()
+    if mine != theirs:
+        differing = ", ".join(sorted(key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)))
+        raise DatagenError(f"{job.out} holds another recipe (differing in {differing}); {ELSEWHERE}")
+    return store
+
+
+def occupant(ledger: Ledger, force: bool) -> stores.Store | None:
+    """The finished store that is already at a ledger's place, unless it is to be replaced.
+
+    :raises DatagenError: something is there that is no finished store, or may not be replaced
+    """
+    out = ledger.out
+    if not exists(out) or ledger.half_published():
         return None
     if not stores.is_store(out):
         raise DatagenError(f"{out} exists and is no datagen store; give another --out")
@@ -246,23 +264,16 @@ def _finished(job: Job, force: bool) -> stores.Store | None:
                 f"{out} is a link or the working directory, which --force does not replace; give another --out"
             )
         return None
-    advice = "give another --out, or --force to replace it"
     try:
-        store = stores.open_store(out)
+        return stores.open_store(out)
     except DatagenError as error:
-        raise DatagenError(f"{error}; {advice}") from None
-    mine, theirs = job.plan.recipe.model_dump(), store.recipe.model_dump()
-    if mine != theirs:
-        differing = ", ".join(sorted(key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)))
-        raise DatagenError(f"{out} holds another recipe (differing in {differing}); {advice}")
-    return store
+        raise DatagenError(f"{error}; {ELSEWHERE}") from None
 
 
-def _check_disk(plan: Plan, ledger: Ledger, known: dict[Shard, ShardRecord]) -> None:
+def check_disk(ledger: Ledger, needed: float) -> None:
+    """:raises DatagenError: the disk has not the room that is still needed [B]"""
     if not isinstance(ledger.wip, Path):
         return
-    done = sum(shard.stop - shard.start for shard in known)
-    needed = plan.store_bytes * (1 - done / plan.samples)
     free = shutil.disk_usage(ledger.wip).free
     if needed > free:
         raise DatagenError(

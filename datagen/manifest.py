@@ -194,7 +194,8 @@ class Manifest(_Model):
 
     @model_validator(mode="after")
     def _covers_its_recipe(self) -> Self:
-        if self.plan.shards != [record.shard for record in self.shards]:
+        # counted first: a recipe of any size may be claimed
+        if self.plan.shard_count != len(self.shards) or self.plan.shards != [record.shard for record in self.shards]:
             raise ValueError("its shards are not those of its recipe")
         if any(record.arrays.keys() != self.plan.recipe.shapes(record.split).keys() for record in self.shards):
             raise ValueError("its arrays are not those of its recipe")
@@ -236,19 +237,21 @@ class Manifest(_Model):
         return manifest
 
     @classmethod
-    def load(cls, path: str | Path) -> Manifest:
+    def load(cls, path: str | Path, name: str | None = None) -> Manifest:
         """Read a manifest file.
 
+        :param name: what to call it in messages, its path unless given
         :raises DatagenError: it cannot be read, is no JSON or no manifest
         :raises VerificationError: it was edited
         """
+        name = name or str(path)
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
-            raise DatagenError(f"cannot read the manifest {path}: {error.strerror}") from None
+            raise DatagenError(f"cannot read the manifest {name}: {error.strerror}") from None
         except (ValueError, RecursionError) as error:
-            raise DatagenError(f"{path} is not a JSON manifest: {error}") from None
-        return cls.parse(data, str(path))
+            raise DatagenError(f"{name} is not a JSON manifest: {error}") from None
+        return cls.parse(data, name)
 
     def to_json(self) -> str:
         """The manifest as a JSON file's text, one shard a line."""

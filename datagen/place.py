@@ -1,5 +1,7 @@
 """Where a store lies: a directory of a file system, which is a ``pathlib.Path``, or a prefix in a bucket, a :class:`BucketPath`.
 
+What lies in a data set on the Hub is a :class:`datagen.hub.HubPath`, a :class:`BucketPath` that can only be read.
+
 A :class:`BucketPath` has the few methods of ``Path`` that stores and ledgers need, with the same meaning and the same
 ``FileNotFoundError``; what the two do in different ways are the functions below.
 """
@@ -14,10 +16,10 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from datagen.errors import DatagenError
 
@@ -54,19 +56,22 @@ class BucketPath:
     def __reduce__(self) -> tuple[Any, ...]:
         return place, (str(self),)
 
-    def __truediv__(self, name: str) -> BucketPath:
-        return BucketPath(self.root, f"{self.key}/{name}", self.client)
+    def __truediv__(self, name: str) -> Self:
+        return self._at(f"{self.key}/{name}")
+
+    def _at(self, key: object) -> Self:
+        return replace(self, key=str(key))
 
     @property
     def name(self) -> str:
         return PurePosixPath(self.key).name
 
     @property
-    def parent(self) -> BucketPath:
-        return BucketPath(self.root, str(PurePosixPath(self.key).parent), self.client)
+    def parent(self) -> Self:
+        return self._at(PurePosixPath(self.key).parent)
 
-    def with_name(self, name: str) -> BucketPath:
-        return BucketPath(self.root, str(PurePosixPath(self.key).with_name(name)), self.client)
+    def with_name(self, name: str) -> Self:
+        return self._at(PurePosixPath(self.key).with_name(name))
 
     @functools.cached_property
     def rooted(self) -> ObjectStore:
@@ -91,13 +96,13 @@ class BucketPath:
             return self.is_dir()
         return True
 
-    def iterdir(self) -> Iterator[BucketPath]:
+    def iterdir(self) -> Iterator[Self]:
         with _one_line(self):
             found = self.client.list_with_delimiter(self.key)
         for key in (*found["common_prefixes"], *(entry["path"] for entry in found["objects"])):
-            yield BucketPath(self.root, key.rstrip("/"), self.client)
+            yield self._at(key.rstrip("/"))
 
-    def glob(self, pattern: str) -> Iterator[BucketPath]:
+    def glob(self, pattern: str) -> Iterator[Self]:
         depth = pattern.count("/")
         for name in sizes(self):
             if name.count("/") == depth and PurePosixPath(name).match(pattern):
@@ -147,6 +152,24 @@ class BucketPath:
         with _one_line(self):
             any(_client(self.root, patient=False).list(self.key, chunk_size=1))
 
+    def pinned(self) -> Self:
+        """This place as it is now: what moves on the Hub is held to its commit.
+
+        :raises BucketError: it cannot be reached
+        """
+        self.check()
+        return self
+
+    def check_writable(self) -> None:
+        """:raises BucketError: a store cannot be made here"""
+        self.check()
+
+    def files(self) -> dict[str, int]:
+        """Bytes of every object beneath, by its name relative to this place."""
+        with _one_line(self):
+            found = [entry for batch in self.client.list(self.key) for entry in batch]
+        return {entry["path"].removeprefix(self.key + "/"): entry["size"] for entry in found}
+
 
 Place = Path | BucketPath
 
@@ -171,6 +194,10 @@ def place(where: str | os.PathLike[str] | BucketPath) -> Place:
     text = os.fspath(where)
     if not isinstance(where, str) or not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
         return Path(where)
+    if text.startswith("hf://"):
+        from datagen.hub import hub_path
+
+        return hub_path(text)
     import obstore
     from obstore.exceptions import BaseError
 
@@ -182,16 +209,23 @@ def place(where: str | os.PathLike[str] | BucketPath) -> Place:
     except BaseError:
         known = False
     if not known or not bucket:
-        raise DatagenError(f"{text} is no place for a store; allowed: a path, s3://BUCKET/NAME, gs://... and az://...")
+        raise DatagenError(
+            f"{text} is no place for a store; allowed: a path, s3://BUCKET/NAME, gs://..., az://... and, to read, hf://datasets/ORG/NAME"
+        )
     if not key:
         raise DatagenError(
             f"{text} names no directory to make; give a name in the bucket, such as {scheme}://{bucket}/store.zarr"
         )
+    check_key(text, key)
+    return BucketPath(root, key, _client(root))
+
+
+def check_key(text: str, key: str) -> None:
+    """:raises DatagenError: a URL's part beneath its root is no plain name"""
     if re.search(r"[?#%*\\\x00-\x1f]", key) or {"", ".", ".."} & set(key.split("/")):
         raise DatagenError(
             f"{text}: names in a bucket may hold no ?, #, %, *, backslash, empty part, . or ..; give another"
         )
-    return BucketPath(root, key, _client(root))
 
 
 def _client(url: str, patient: bool = True) -> ObjectStore:
@@ -220,7 +254,9 @@ def _one_line(where: object) -> Iterator[None]:
             raise FileNotFoundError(f"{where} is not there") from None
         if isinstance(error, AlreadyExistsError | PreconditionError):
             raise ConditionError(f"{where} is not what it was a moment ago") from None
-        raise BucketError(f"{where}: {_reason(text)}") from None
+        raise BucketError(
+            f"{where}: {_reason(text, _HUB_REASONS if str(where).startswith('hf://') else _REASONS)}"
+        ) from None
 
 
 _NO_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound|bucket does not exist", re.IGNORECASE)
@@ -231,17 +267,23 @@ _REASONS = {  # what obstore's text says, and what that means
     re.compile("BadScheme"): "the endpoint has no TLS; set AWS_ALLOW_HTTP=true if that is meant",
     re.compile("error sending request|operation timed out|dns error"): "the server cannot be reached; check the network and AWS_ENDPOINT_URL",
 }  # fmt: skip
+LOG_IN = "log in with hf auth login, or set HF_TOKEN to a token that may"
+_HUB_REASONS = {
+    re.compile(r"Unauthorized|Forbidden"): f"access is denied; {LOG_IN} read it",
+    re.compile("Too Many Requests"): "the Hub has had too many requests; try again in some minutes",
+    re.compile("error sending request|operation timed out|dns error"): "the Hub cannot be reached; check the network and HF_ENDPOINT",
+}  # fmt: skip
 
 
-def _reason(text: str) -> str:
-    for pattern, reason in _REASONS.items():
+def _reason(text: str, reasons: Mapping[re.Pattern[str], str]) -> str:
+    for pattern, reason in reasons.items():
         if pattern.search(text):
             return reason
     message = re.search(r"<Message>(.*?)</Message>", text)
-    return message[1] if message else text.partition("\n")[0]
+    return message[1] if message else re.sub(r"\?\S+", "", text.partition("\n")[0])  # what signs a URL is a secret
 
 
-def one_line(where: Place) -> Any:
+def one_line(where: object) -> Any:
     """A context in which what a bucket's library raises becomes a :class:`BucketError`; nothing for a file system."""
     return nullcontext() if isinstance(where, Path) else _one_line(where)
 
@@ -265,9 +307,15 @@ def sizes(where: Place) -> dict[str, int]:
     """Bytes of every file beneath, by its name relative to the place, ``/`` between the parts."""
     if isinstance(where, Path):
         return {file.relative_to(where).as_posix(): file.stat().st_size for file in where.rglob("*") if file.is_file()}
-    with _one_line(where):
-        found = [entry for batch in where.client.list(where.key) for entry in batch]
-    return {entry["path"].removeprefix(where.key + "/"): entry["size"] for entry in found}
+    return where.files()
+
+
+def pinned(where: Place) -> Place:
+    """The same place as it is now: a branch or tag on the Hub is held to the commit that it points to.
+
+    :raises BucketError: a bucket cannot be reached
+    """
+    return where if isinstance(where, Path) else where.pinned()
 
 
 def remove(where: Place, keep: Collection[str] = ()) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -161,16 +161,26 @@ def table(facts: dict[str, Any]) -> str:
         head.add_row("digest", facts["digest"])
         console.print(head)
         title = f"measured on the first {facts['measured']['samples']} samples"
-        measured = Table("array", title=title, title_justify="left")
-        first = next(iter(facts["mean_energy"].values()))
-        rows = {name: {"mean_energy": energy, **facts["measured"][name]} for name, energy in first.items()}
-        shown = [key for key in COLUMNS if any(row.get(key) is not None for row in rows.values())]
-        for key in shown:
-            measured.add_column(COLUMNS[key][0], justify="right")
-        for name, row in rows.items():
-            measured.add_row(name, *(format(row[k], COLUMNS[k][1]) if row.get(k) is not None else "" for k in shown))
+        headings, *rows = figures(facts)
+        measured = Table(headings[0], title=title, title_justify="left")
+        for heading in headings[1:]:
+            measured.add_column(heading, justify="right")
+        for row in rows:
+            measured.add_row(*row)
         console.print(measured)
         return console.export_text()
+
+
+def figures(facts: dict[str, Any]) -> list[list[str]]:
+    """The measured figures of a summary as rows of text, the headings first, then an array each."""
+    first = next(iter(facts["mean_energy"].values()))
+    rows = {name: {"mean_energy": energy, **facts["measured"][name]} for name, energy in first.items()}
+    shown = [key for key in COLUMNS if any(row.get(key) is not None for row in rows.values())]
+    cells = [
+        [name, *(format(row[k], COLUMNS[k][1]) if row.get(k) is not None else "" for k in shown)]
+        for name, row in rows.items()
+    ]
+    return [["array", *(COLUMNS[key][0] for key in shown)], *cells]
 
 
 def paths(store: Store, index: int, split: str) -> dict[str, Any]:
@@ -205,13 +215,13 @@ def paths_table(facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def plot(store: Store, arrays: Arrays, out: Path) -> None:
+def plot(store: Store, arrays: Arrays, out: Path | IO[bytes]) -> None:
     """Draw a store: magnitudes, power over delay and over angle, and the correlation with the target.
 
     The magnitudes are of the first sample's arrays; where there is but one array, of the first three samples.
 
     :param arrays: of :func:`first_samples`
-    :param out: picture file; the ending chooses the kind (png, pdf, svg)
+    :param out: picture file, whose ending chooses the kind (png, pdf, svg), or where to write a png
     """
     import matplotlib
 

@@ -18,8 +18,9 @@ from zarr.codecs import BytesCodec, Crc32cCodec
 from zarr.storage import ObjectStore
 
 from datagen.errors import DatagenError
+from datagen.hub import HubPath
 from datagen.manifest import FORMAT, FORMAT_VERSION, Manifest, ShardRecord, sample_digest
-from datagen.place import Place, check, one_line, place, sizes
+from datagen.place import BucketPath, Place, check, one_line, pinned, place, sizes
 from datagen.plan import CHUNK, Plan, Shard
 from datagen.recipe import ARRAYS, Recipe, parse
 
@@ -27,8 +28,21 @@ Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
 
+class _OnHub(ObjectStore[Any]):
+    """A store on the Hub for zarr. It is pickled as an address, so that no token goes with an array to another process."""
+
+    def __init__(self, path: HubPath) -> None:
+        super().__init__(path.rooted, read_only=True)
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _OnHub, (self.path,)
+
+
 def _zarr(path: Place) -> Path | ObjectStore[Any]:
     """What zarr takes for a place."""
+    if isinstance(path, HubPath):
+        return _OnHub(path)
     return path if isinstance(path, Path) else ObjectStore(path.rooted)
 
 
@@ -93,7 +107,7 @@ def read(path: Place, shard: Shard, name: str) -> NDArray[np.complex64]:
 
     :raises Exception: what zarr raises for a truncated file or a checksum that does not hold
     """
-    group = zarr.open_group(_zarr(path), mode="r", path=shard.split, use_consolidated=False)
+    group = zarr.open_group(_zarr(path), mode="r", path=shard.split, use_consolidated=False, zarr_format=3)
     values: NDArray[np.complex64] = np.asarray(_array(group, name)[shard.start : shard.stop])
     return values
 
@@ -108,6 +122,13 @@ def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
 def shard_file(shard: Shard, name: str) -> str:
     """Path of a shard's file within the store."""
     return f"{shard.split}/{name}/c/{shard.index}/0/0"
+
+
+def files(plan: Plan) -> set[str]:
+    """Names of all the files of a finished store, relative to it."""
+    shards = {shard_file(shard, name) for shard in plan.shards for name in plan.recipe.shapes(shard.split)}
+    arrays = {f"{split}/{name}/zarr.json" for split in plan.recipe.splits for name in plan.recipe.shapes(split)}
+    return shards | arrays | {f"{split}/zarr.json" for split in plan.recipe.splits} | {"zarr.json"}
 
 
 def bad_arrays(path: Place, record: ShardRecord) -> dict[str, str]:
@@ -265,23 +286,22 @@ def metadata_faults(path: Place, manifest: Manifest) -> list[str]:
                 continue
             if found != json.loads(file.read_text()):
                 faults.append(f"{name} is not the metadata that belongs to this data set")
-    shards = {
-        shard_file(shard, name) for shard in manifest.plan.shards for name in manifest.plan.recipe.shapes(shard.split)
-    }
-    return faults + [f"{name} does not belong in a store" for name in sorted(set(sizes(path)) - shards - set(wanted))]
+    return faults + [f"{name} does not belong in a store" for name in sorted(set(sizes(path)) - files(manifest.plan))]
 
 
 def open_store(path: str | Place) -> Store:
     """Open a finished store for reading.
 
-    :param path: directory of the store, or its URL in a bucket
+    :param path: directory of the store, or its URL in a bucket or on the Hub; there a branch or tag is held to the commit
+        that it points to
     :returns: mapping of splits, e.g. ``open_store(path)["train"].X[:10]``
     :raises DatagenError: there is no store, it is of another format or version, or it is not complete
     """
-    where = place(path)
-    check(where)
+    where = pinned(place(path))
+    path = str(where) if isinstance(where, BucketPath) else path
     try:
-        root = zarr.open_group(_zarr(where), mode="r", use_consolidated=False)
+        # the Hub lists no directories, so what there is must be read from the metadata
+        root = zarr.open_group(_zarr(where), mode="r", use_consolidated=isinstance(where, HubPath), zarr_format=3)
         attributes = dict(root.attrs)
     except Exception as error:  # whatever zarr makes of what lies there
         hint = (

@@ -1,4 +1,4 @@
-"""Shared fixtures: a small recipe, a store of it, a small model, and the real console scripts."""
+"""Shared fixtures: a small recipe, a store of it, a small model, a Hub on loopback, and the real console scripts."""
 
 from __future__ import annotations
 
@@ -6,13 +6,20 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from datagen import CDLRecipe, Store, generate
+from tests.hub_server import HubServer
 
+HUB = HubServer()
+os.environ |= {  # the client reads them when it is imported
+    "HF_ENDPOINT": HUB.url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_TOKEN_PATH": os.devnull,
+}  # fmt: skip
+for _variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE"):
+    os.environ.pop(_variable, None)
 DATAGEN = Path(sys.executable).with_name("datagen")
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -84,6 +91,20 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.zoo_fixtures import save, untrained
 
     return save(tmp_path_factory.mktemp("models") / "csinet-tiny-66b", untrained("csinet"))
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """The Hub server, empty, with a cache of the test's own; nobody is logged in and no retry waits."""
+    from huggingface_hub import constants
+
+    HUB.start()
+    HUB.clear()
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    yield HUB
+    HUB.clear()
 
 
 def assert_one_line_error(result: subprocess.CompletedProcess[str], code: int, *words: str) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from zoo.covariances import Statistics
 from zoo.errors import ZooError
+from zoo.remote import connect, pinned
 
 FORMAT, FORMAT_VERSION = "fdd-csi", 1  # datagen/FORMAT.md, section 2
 READ = 4096  # samples read at once: a shard
@@ -45,22 +46,26 @@ class Dataset:
 class Arrays:
     """The arrays of a finished store of FORMAT.md, format version 1, opened for reading.
 
-    :param path: its directory, or its URL in a bucket, such as ``s3://bucket/store.zarr``
+    :param path: its directory, or its URL in a bucket, such as ``s3://bucket/store.zarr``, or in a data set on the Hub, such as
+        ``hf://datasets/org/name@revision/store.zarr``
     :raises ZooError: no store, of another format or version, or not complete
     """
 
     def __init__(self, path: str | Path) -> None:
         import zarr
 
-        self.path: str | Path = str(path) if "://" in str(path) else Path(path)
+        self.path: str | Path = pinned(str(path)) if "://" in str(path) else Path(path)
         try:
-            self._root = zarr.open_group(self.path if isinstance(self.path, Path) else _bucket(self.path), mode="r")
+            where = self.path if isinstance(self.path, Path) else connect(self.path)
+            self._root = zarr.open_group(where, mode="r", zarr_format=3)
             attributes = dict(self._root.attrs)
         except Exception as error:  # whatever zarr makes of what lies there
-            hint = "" if isinstance(self.path, Path) else " if its bucket, endpoint and credentials (AWS_...) are right"
-            raise ZooError(
-                f"{path} is not a CSI store ({type(error).__name__}); make one with: datagen cdl --out {path}{hint}"
-            ) from None
+            hint = f"make one with: datagen cdl --out {path}"
+            if str(path).startswith("hf://"):
+                hint = "give one that datagen publish has put there"
+            elif "://" in str(path):
+                hint += " if its bucket, endpoint and credentials (AWS_...) are right"
+            raise ZooError(f"{path} is not a CSI store ({type(error).__name__}); {hint}") from None
         if attributes.get("format") != FORMAT:
             raise ZooError(f"{path} is a Zarr group but no {FORMAT} store; see datagen/FORMAT.md")
         if attributes.get("format_version") != FORMAT_VERSION:
@@ -112,7 +117,7 @@ class Arrays:
 class Store(Arrays):
     """A finished store of CSI samples.
 
-    :param path: its directory, or its URL in a bucket
+    :param path: its directory, or its URL in a bucket or on the Hub
     :raises ZooError: no store, of another format or version, not complete, or one of feedback channels alone
     """
 
@@ -153,14 +158,6 @@ class Store(Arrays):
         stop = self.sizes.get(split, 0) if stop is None else stop
         for start in range(0, max(stop, 1), size):
             yield self.read(split, start, min(start + size, stop))
-
-
-def _bucket(url: str) -> Any:
-    """What zarr takes for a URL; credentials and endpoint are the environment's."""
-    from obstore.store import from_url
-    from zarr.storage import ObjectStore
-
-    return ObjectStore(from_url(url.rstrip("/"), retry_config={"max_retries": 3}), read_only=True)
 
 
 class Source(Protocol):
