@@ -142,7 +142,7 @@ def test_a_model_that_sends_symbols(small_store: Store, zoo_cli: Cli, monkeypatc
     assert re.match(r"rd-jscc-lite-cdl-k32: NMSE .* over 96 points; 40 val samples of cdl-c-fdd-v1\n", measured.stdout)
     plain = zoo_cli("eval", model, "--data", small_store.path, "--split", "val", "--json", "--out", "plain.json")
     points = json.loads(plain.stdout)["points"]
-    combinations = list(itertools.product((8, 16, 32), (-10, -5, 0, 5, 10), (0, 2)))
+    combinations = list(itertools.product((8, 16, 32), (-10, -5, 0, 5, 10), (0, 2, "auto")))
     assert [(point["k"], point["snr_db"], point["steps"]) for point in points] == combinations
     assert {(point["bits"], point["cnr_db"]) for point in points} == {(None, None)}
     same = [point for point in kept["points"] if (point["k"], point["snr_db"]) == (8, -10)]
@@ -152,6 +152,7 @@ def test_a_model_that_sends_symbols(small_store: Store, zoo_cli: Cli, monkeypatc
         (["--snr", "none"], "a link has an SNR"),
         (["--k", "9"], "9 symbols are not served"),
         (["--steps", "-1"], "steps -1 is out of range"),
+        (["--steps", "some"], "nor 'auto'"),
         (["--downlink-snr", "5"], "--downlink-snr goes with --bler"),
         (["--bler", "--downlink-snr", "none"], "'none' is no SNR in dB"),
         (["--snr", "5:1:1"], "'5:1:1' is neither a number nor START:STOP:STEP"),

@@ -223,7 +223,7 @@ def _source(recipe: Recipe, data: str | Path | None, simulate_recipe: Path | Non
     "--steps",
     type=_Numbers(int, _Numbers.AUTO),
     metavar="N,...|auto",
-    help="of refinement; auto: as each sample is worth  [default: fewest, and the model's choice]",
+    help="of refinement; auto: as each sample is worth  [default: the fewest, the model's own, auto]",
 )
 @click.option(
     "--bits", type=_Numbers(int, _Numbers.NONE), metavar="B,...", help="of quantised symbols, a real dimension  [default: none]"

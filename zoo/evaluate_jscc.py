@@ -45,7 +45,7 @@ def evaluate_jscc(
     :param samples: the first so many; all if not given
     :param snr_db: of the link, at each antenna
     :param symbols: channel uses k; all that the model serves if not given
-    :param steps: of refinement, ``auto`` among them; the fewest and the model's own choice if not given
+    :param steps: of refinement, ``auto`` among them; see :func:`usual_steps` if not given
     :param bits: of quantised symbols, a real dimension; None for analog ones
     :param cnr_db: of the CSI that the UE encodes; None for perfect CSI
     :param channel: of the link: ``awgn``, ``rayleigh``, ``rician``, or a store of ``datagen inh --uplink`` (:func:`zoo.uplink.named`)
@@ -69,25 +69,26 @@ def evaluate_jscc(
             f"{store.path} does not say how many subcarriers its samples are of; a block error rate takes them"
         )
     count = sample_count(store, split, samples)
-    points = [
-        _Point(*chosen)
-        for chosen in itertools.product(
-            symbols or sender.config.symbols,
-            snr_db,
-            steps or sorted({sender.steps[0], sender.default_steps}),
-            bits,
-            cnr_db,
-        )
-    ]
-    for point in points:  # refuses what the model does not serve, before any work is done
-        point.estimate(
-            sender, receiver, channels, torch.ones(1, sender.config.angles, sender.config.delays, dtype=torch.complex64)
-        )
-        point.rewind(device)
+    chosen = (symbols or sender.config.symbols, snr_db, steps or usual_steps(sender), bits, cnr_db)
+    links: dict[tuple[Any, ...], _Link] = {}
+    points = []
+    for k, snr, refinement, width, cnr in itertools.product(*chosen):
+        link = links.setdefault((k, snr, width, cnr), _Link(k, snr, width, cnr))
+        points.append(_Point(link, refinement))
+    blank = torch.ones(1, sender.config.angles, sender.config.delays, dtype=torch.complex64)
+    for link in links.values():  # refuses what the model does not serve, before any work is done
+        link.send(sender, channels, blank)
+    for point in points:
+        point.decode(receiver)
+        point.refined = 0
+    for link in links.values():
+        link.rewind(device)
     with tqdm(total=count * len(points), unit="sample", disable=not progress, delay=3, smoothing=0.05) as bar:
-        for batch in store.batches(split, count):
-            for point, x in itertools.product(points, batch.x.split(BATCH)):
-                estimate = point.estimate(sender, receiver, channels, x).cpu().numpy()
+        for x in itertools.chain.from_iterable(batch.x.split(BATCH) for batch in store.batches(split, count)):
+            for link in links.values():
+                link.send(sender, channels, x)
+            for point in points:
+                estimate = point.decode(receiver).cpu().numpy()
                 point.errors.append(metrics.relative_errors(x.numpy(), estimate))
                 if downlink_snr_db is not None and store.dataset.subcarriers is not None:
                     blocks = metrics.bler(x.numpy(), estimate, downlink_snr_db, store.dataset.subcarriers)
@@ -99,24 +100,26 @@ def evaluate_jscc(
     }  # fmt: skip
 
 
-class _Point:
-    """Errors at one combination."""
+def usual_steps(model: JSCC[Any]) -> list[int | Literal["auto"]]:
+    """Steps that a model is measured at: its fewest and its default, and ``auto`` where there is something to choose."""
+    chosen = sorted({model.steps[0], model.default_steps})
+    return [*chosen, "auto"] if len(chosen) > 1 else [*chosen]
 
-    def __init__(
-        self, k: int, snr_db: float, steps: int | Literal["auto"], bits: int | None, cnr_db: float | None
-    ) -> None:
-        self.k, self.snr_db, self.steps, self.bits, self.cnr_db = k, snr_db, steps, bits, cnr_db
-        self.errors: list[NDArray[Any]] = []
-        self.failed_blocks = 0.0  # expected number, a block a sample
+
+class _Link:
+    """A sender and what it sends over."""
+
+    def __init__(self, k: int, snr_db: float, bits: int | None, cnr_db: float | None) -> None:
+        self.k, self.snr_db, self.bits, self.cnr_db = k, snr_db, bits, cnr_db
+        self.received = torch.zeros(0, k, dtype=torch.complex64)
         self.rewind("cpu")
 
     def rewind(self, device: str) -> None:
         """Start the noise anew."""
         self.generator = torch.Generator(device).manual_seed(NOISE_SEED)
-        self.refined = 0  # samples that the receiver refined of its own accord
 
-    def estimate(self, sender: JSCC[Any], receiver: JSCC[Any], channel: Channel, x: Tensor) -> Tensor:
-        """What the receiver makes of samples [n, angle, delay]."""
+    def send(self, sender: JSCC[Any], channel: Channel, x: Tensor) -> None:
+        """Let samples [n, angle, delay] arrive."""
         device = self.generator.device
         x = x.to(device)
         if self.cnr_db is not None:
@@ -125,13 +128,28 @@ class _Point:
         sent = sender.encode(x, self.snr_db, self.k, self.bits)
         if self.bits is not None:
             sent = torch.from_numpy(sender.symbols(sent, self.bits, self.k)).to(device)
-        received = transmit(sent, self.snr_db, channel=channel, generator=self.generator)
+        self.received = transmit(sent, self.snr_db, channel=channel, generator=self.generator).symbols
+
+
+class _Point:
+    """Errors of what arrives over a link, decoded in some number of steps."""
+
+    def __init__(self, link: _Link, steps: int | Literal["auto"]) -> None:
+        self.link, self.steps = link, steps
+        self.errors: list[NDArray[Any]] = []
+        self.failed_blocks = 0.0  # expected number, a block a sample
+        self.refined = 0  # samples that the receiver refined of its own accord
+
+    def decode(self, receiver: JSCC[Any]) -> Tensor:
+        """What the receiver makes of what has arrived, [n, angle, delay]."""
+        received, snr_db = self.link.received, self.link.snr_db
         if self.steps == "auto":
-            self.refined += int(receiver.worth_refining(received.symbols, self.snr_db).sum())
-        return receiver.decode(received.symbols, self.snr_db, self.steps)
+            self.refined += int(receiver.worth_refining(received, snr_db).sum())
+        return receiver.decode(received, snr_db, self.steps)
 
     def result(self, name: str, downlink_snr_db: float | None) -> dict[str, Any]:
-        chosen = {"k": self.k, "snr_db": self.snr_db, "steps": self.steps, "bits": self.bits, "cnr_db": self.cnr_db}
+        link = self.link
+        chosen = {"k": link.k, "snr_db": link.snr_db, "steps": self.steps, "bits": link.bits, "cnr_db": link.cnr_db}
         found = {**chosen, **error_facts(self.errors, name)}
         if self.steps == "auto":
             found["refined_share"] = self.refined / sum(map(len, self.errors))
