@@ -1,4 +1,4 @@
-"""The README's table and picture of the models that come with the package, from their results.json files and the limits.
+"""The README's table and picture of the codecs that come with the package, from their results.json files and the limits.
 
     python benchmarks/models.py --readme README.md --picture benchmarks/results/rd.png
 
@@ -21,6 +21,7 @@ from zoo import plot, registry, results
 RATES = (64, 128, 192, 256, 320)  # columns; CsiNet and CRNet send up to 4 bits more
 LIMITS = Path(__file__).parent / "results/limits.json"
 SNR_DB = 30.0
+PATTERN = "*-cdl-*b"  # models that send payloads; benchmarks/jscc.py has the others
 
 
 def column(bits: int) -> int:
@@ -64,7 +65,7 @@ def markdown(found: list[dict[str, Any]], limits: dict[str, Any], scenario: str)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pattern", default="*-cdl-*", help="which models")
+    parser.add_argument("--pattern", default=PATTERN, help="which models")
     parser.add_argument("--readme", type=Path, help="put the table into this file")
     parser.add_argument("--picture", type=Path, help="draw the rate-distortion picture")
     arguments = parser.parse_args()

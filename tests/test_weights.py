@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 from pathlib import Path
@@ -9,16 +10,22 @@ from pathlib import Path
 import pytest
 
 import zoo
-from benchmarks import codecs, models
+from benchmarks import codecs, jscc, models
 from zoo import plot, registry, results
 from zoo.checkpoint import check, load_model, read_config
+from zoo.evaluate_jscc import SNRS_DB, usual_steps
 
 ROOT = Path(__file__).parent.parent
 RATES = {
     "klt": (64, 128, 192, 256, 320), "klt-grid": (64, 128, 192, 256, 320), "csinet": (66, 132, 192, 258), "crnet": (66, 132, 192, 258),
     "gd-csi-lite": (64, 128, 192, 256),
 }  # fmt: skip
-NAMES = [registry.model_name(family, "cdl", f"{rate}b") for family, rates in RATES.items() for rate in rates]
+CODECS = [registry.model_name(family, "cdl", f"{rate}b") for family, rates in RATES.items() for rate in rates]
+SYMBOLS = [
+    registry.model_name(family, "cdl", "k32")
+    for family in ("klt-jscc", "csinetplus-jscc-lite", "adjscc-lite", "unet-jscc-lite", "rd-jscc-lite")
+]
+NAMES = CODECS + SYMBOLS
 
 
 def test_every_family_is_there_at_each_rate_and_nothing_else() -> None:
@@ -37,19 +44,23 @@ def test_golden_vectors_digests_and_results(name: str, monkeypatch: pytest.Monke
     path, digests = registry.locate(name)
     assert digests is not None
     assert set(digests) == {file.name for file in path.iterdir()}
-    codec = load_model(path, digests)
-    assert check(path, codec) <= 1e-3
-    assert codec.bits == registry.rate_of(name)
-    assert codec.payload_bytes == -(-codec.bits // 8)
+    model = load_model(path, digests)
+    assert check(path, model) <= 1e-3
     found, config = results.read(path), read_config(path)
     assert found is not None
     assert found["weights_sha256"] == config["weights_sha256"]
-    assert found["bits"] == codec.bits
-    assert found["data"]["samples"] >= 10_000
+    assert found["data"]["samples"] >= 5000
     assert found["data"]["split"] == "test"
     assert found["data"]["recipe_digest"] == config["dataset"]["recipe_digest"]
-    assert [level["snr_db"] for level in found["side_information"]] == [None, 30.0]
     assert (config["dtype"] == "float16") == (found["half_precision_loss_db"] < 0.05)
+    if name in CODECS:
+        assert model.bits == registry.rate_of(name) == found["bits"]
+        assert model.payload_bytes == -(-model.bits // 8)
+        assert [level["snr_db"] for level in found["side_information"]] == [None, 30.0]
+    else:
+        assert model.config.symbols == (8, 16, 32)
+        measured = itertools.product((8, 16, 32), SNRS_DB, usual_steps(model))
+        assert [(point["k"], point["snr_db"], point["steps"]) for point in found["points"]] == list(measured)
 
 
 def test_the_package_ships_every_file() -> None:
@@ -60,9 +71,21 @@ def test_the_package_ships_every_file() -> None:
 
 
 def test_readme_table_and_picture_are_of_these_results() -> None:
-    found = [result for name in zoo.list_models() if (result := results.read(registry.WEIGHTS / name)) is not None]
+    found = [
+        result
+        for name in zoo.list_models(models.PATTERN)
+        if (result := results.read(registry.WEIGHTS / name)) is not None
+    ]
     assert models.markdown(found, plot.read_limits(models.LIMITS), "cdl") in (ROOT / "README.md").read_text()
     assert (ROOT / "benchmarks/results/rd.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_readme_says_what_symbols_are_worth() -> None:
+    measured = json.loads((ROOT / "benchmarks/results/jscc.json").read_text())
+    assert jscc.markdown(jscc.released(), measured) in (ROOT / "README.md").read_text()
+    assert (ROOT / "benchmarks/results/snr.png").read_bytes()[:4] == b"\x89PNG"
+    for bound in measured["limits"]:
+        assert bound["data"]["recipe_digest"] == read_config(registry.WEIGHTS / SYMBOLS[0])["dataset"]["recipe_digest"]
 
 
 def test_readme_costs_are_of_their_benchmark() -> None:
@@ -82,10 +105,21 @@ def test_limits_are_of_the_released_set() -> None:
 
 def test_better_codecs_are_better() -> None:
     """The order that the models' pages promise, by their results: the grid beats the KLT, and more bits never hurt it."""
-    nmse = {name: results.read(registry.WEIGHTS / name) for name in NAMES}
+    nmse = {name: results.read(registry.WEIGHTS / name) for name in CODECS}
     level = {name: found["side_information"][1]["nmse_db"] for name, found in nmse.items() if found is not None}
     for rate in RATES["klt"]:
         assert level[f"klt-grid-cdl-{rate}b"] < level[f"klt-cdl-{rate}b"] - 3
+    over_link = {
+        name: {(point["k"], point["snr_db"], point["steps"]): point["nmse_db"] for point in results_of["points"]}
+        for name in SYMBOLS
+        if (results_of := results.read(registry.WEIGHTS / name)) is not None
+    }
+    linear, gated, refined = (over_link[f"{name}-cdl-k32"] for name in ("klt-jscc", "adjscc-lite", "rd-jscc-lite"))
+    for point, nmse_db in linear.items():
+        assert gated[point] < nmse_db  # what training adds to the linear code that it starts from
+    for k, snr_db in itertools.product((8, 16, 32), SNRS_DB):
+        best = min(refined[k, snr_db, 0], refined[k, snr_db, 2])
+        assert refined[k, snr_db, "auto"] < best + 0.05  # the receiver's choice costs next to nothing
     grid = [level[f"klt-grid-cdl-{rate}b"] for rate in RATES["klt-grid"]]
     assert grid == sorted(grid, reverse=True)
     assert level["klt-grid-cdl-128b"] < -9.02  # GD-CSI's published figure at this rate
