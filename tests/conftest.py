@@ -107,6 +107,30 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     HUB.clear()
 
 
+@pytest.fixture(scope="session")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two rates of an untrained CsiNet with results and an index; tests must not change it."""
+    from tests.zoo_fixtures import measured, save, untrained
+    from zoo.registry import write_index
+
+    path = tmp_path_factory.mktemp("collection")
+    for rate in (66, 132):
+        measured(save(path / f"csinet-tiny-{rate}b", untrained("csinet", rate=rate)))
+    write_index(path)
+    return path
+
+
+@pytest.fixture
+def manifests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where published families are put on record, and looked for: nothing yet."""
+    from zoo import publication
+
+    path = tmp_path / "manifests"
+    path.mkdir()
+    monkeypatch.setattr(publication, "PUBLISHED", path)
+    return path
+
+
 def assert_one_line_error(result: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
     """The last line of stderr is the one message; progress bars and the like may stand before it, tracebacks may not."""
     assert result.returncode == code, result.stderr

@@ -11,14 +11,11 @@ import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zoo.errors import ZooError
 from zoo.publication import MANIFEST, Family, FileRecord, ModelRecord, Publication, parse, publications
 from zoo.registry import FILES, Source, sha256
-
-if TYPE_CHECKING:
-    from huggingface_hub import DryRunFileInfo
 
 CONFIG = "config.json"
 MANIFEST_BYTES = 1 << 22  # at most
@@ -38,7 +35,7 @@ def fetch(address: str, source: Source) -> tuple[Path, dict[str, str] | None]:
     repo, folder, revision = _parts(address, source)
     config = f"{folder}/{CONFIG}" if folder else CONFIG
     try:
-        commit = _look(repo, config, revision, source).commit_hash
+        held = _download(repo, config, revision, source, None, FILES[CONFIG])  # the cache then knows the revision
     except AbsentError:
         folders = ", ".join(model.folder for model in _manifest_models(repo, revision, source))
         told = (
@@ -49,6 +46,7 @@ def fetch(address: str, source: Source) -> tuple[Path, dict[str, str] | None]:
             else "; name a folder, hf:org/repo/folder"
         )
         raise ZooError(f"{address} holds no model: it has no {CONFIG}{told}") from None
+    commit = held.parents[config.count("/")].name
     record = _record(repo, commit, folder, source)
     return _files(repo, commit, folder, record, source), None if record is None else record.digests
 
@@ -162,30 +160,24 @@ def get(
 
 
 def _download(repo: str, path: str, revision: str | None, source: Source, record: FileRecord | None, most: int) -> Path:
+    """A file as it is in the cache or on the Hub, where its size is right."""
     from huggingface_hub import hf_hub_download
 
-    found = _look(repo, path, revision, source)
-    size = found.file_size
-    if record is not None and not found.is_cached and size not in (None, record.bytes):
-        raise ZooError(_mismatch(repo, path, revision, f"{size} bytes"))
-    if size is not None and size > most and (record is None or not found.is_cached):
-        raise ZooError(f"{path} of {repo} has {size} bytes; at most {most} are taken")
-    if Path(found.local_path).is_file():
-        return Path(found.local_path)
+    options: dict[str, Any] = {
+        "revision": revision,
+        "cache_dir": source.cache_dir,
+        "local_files_only": source.local_files_only,
+    }
     with explained(repo, path, revision):
-        return Path(hf_hub_download(repo, path, **_options(revision, source)))
-
-
-def _look(repo: str, path: str, revision: str | None, source: Source) -> DryRunFileInfo:
-    """Commit and size of a file, from the cache where the revision is a commit, else from the Hub."""
-    from huggingface_hub import hf_hub_download
-
-    with explained(repo, path, revision):
-        return hf_hub_download(repo, path, **_options(revision, source), dry_run=True)
-
-
-def _options(revision: str | None, source: Source) -> dict[str, Any]:
-    return {"revision": revision, "cache_dir": source.cache_dir, "local_files_only": source.local_files_only}
+        found = hf_hub_download(repo, path, **options, dry_run=True)
+        size, cached = found.file_size, Path(found.local_path).is_file()
+        if record is not None and not cached and size not in (None, record.bytes):
+            raise ZooError(_mismatch(repo, path, revision, f"{size} bytes"))
+        if size is not None and size > most and (record is None or not cached):
+            raise ZooError(f"{path} of {repo} has {size} bytes; at most {most} are taken")
+        if cached and found.commit_hash == revision:
+            return Path(found.local_path)
+        return Path(hf_hub_download(repo, path, **options))
 
 
 def _mismatch(repo: str, path: str, revision: str | None, found: str) -> str:
@@ -281,9 +273,9 @@ def _told(error: Exception, repo: str, path: str, revision: str | None) -> str:
         return f"the Hub answers {code} when asked for {what}; try again later"
     if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
         return f"{what} is not in the cache and the Hub cannot be reached"
+    if isinstance(error, UnicodeEncodeError) or "LocalProtocol" in type(error).__name__:  # which would show the token
+        return "the token is malformed; hf auth login, or set HF_TOKEN anew"
     if isinstance(error, _http_error()):
-        if "LocalProtocol" in type(error).__name__:  # its message would show the token
-            return "the token is malformed; hf auth login, or set HF_TOKEN anew"
         return f"cannot reach the Hub at {constants.ENDPOINT} for {what}: {type(error).__name__}"
     cause = error.__cause__
     if isinstance(error, RuntimeError) and isinstance(cause, Exception):

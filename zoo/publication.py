@@ -32,7 +32,7 @@ class FileRecord(_Model):
     """One file."""
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    bytes: int = Field(ge=0)  # named as in the file
+    bytes: int = Field(ge=0, le=1 << 40)
 
 
 class ModelRecord(_Model):
