@@ -25,7 +25,7 @@ from zoo import publication, registry
 from zoo.checkpoint import check, load_model
 from zoo.errors import ZooError
 from zoo.publication import Publication
-from zoo.publish import Draft, draft, publish
+from zoo.publish import Draft, content_of, draft
 
 REPO = "org/csinet-tiny"
 NAME = "csinet-tiny-66b"
@@ -38,13 +38,15 @@ def drafted(collection: Path) -> Draft:
 
 
 @pytest.fixture
-def release(hub: HubServer, manifests: Path, drafted: Draft, monkeypatch: pytest.MonkeyPatch) -> Publication:
-    """The family of the collection, published with the tag v1 by somebody who has logged out since."""
-    monkeypatch.setenv("HF_TOKEN", hub.token("org"))
-    made = publish(drafted, REPO, tag="v1", manifests=manifests)
-    monkeypatch.delenv("HF_TOKEN")
-    hub.requests.clear()
-    return made.publication
+def release(hub: HubServer, manifests: Path, drafted: Draft) -> Publication:
+    """The family of the collection, published with the tag v1 by somebody else."""
+    commit = hub.commit(REPO, {path: content_of(file) for path, file in drafted.files.items()})
+    hub.tag(REPO, "v1", commit)
+    made = Publication(
+        repo=REPO, commit=commit, tag="v1", manifest=drafted.records["manifest.json"], family=drafted.family
+    )
+    (manifests / "csinet-tiny.json").write_text(publication.to_json(made))
+    return made
 
 
 @pytest.fixture

@@ -202,6 +202,8 @@ def check(path: Path, codec: Model[Any]) -> float:
         raise ZooError(f"{path / VECTORS_FILE} is missing or holds no golden vectors")
     errors = {}
     for name, value in made.items():
+        if value.shape != wanted[name].shape:
+            raise CheckError(f"{path.name}: golden {name} is of another shape")
         if not value.is_floating_point():
             wrong = int((value != wanted[name]).flatten(1).any(1).sum())
             if wrong:

@@ -17,6 +17,7 @@ from zoo.errors import ZooError
 from zoo.registry import FILES
 
 PUBLISHED = Path(__file__).with_name("manifests")  # in the repository a link to manifests/models
+DATASETS = PUBLISHED.resolve().with_name("datasets")  # manifests of data sets, in a checkout
 MANIFEST = "manifest.json"
 CARD, PICTURE = "README.md", "rd.png"
 

@@ -18,9 +18,9 @@ from zoo.errors import ZooError
 from zoo.files import put, require_place
 from zoo.publication import (
     CARD,
+    DATASETS,
     MANIFEST,
     PICTURE,
-    PUBLISHED,
     Family,
     FileRecord,
     ModelRecord,
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
-DATASETS = PUBLISHED.resolve().with_name("datasets")  # manifests of data sets, in a checkout
-
 
 @dataclass(frozen=True)
 class Draft:
@@ -47,7 +45,7 @@ class Draft:
     @property
     def card(self) -> str:
         """Text of the model card."""
-        return _bytes(self.files[CARD]).decode()
+        return content_of(self.files[CARD]).decode()
 
     @property
     def records(self) -> dict[str, FileRecord]:
@@ -190,7 +188,8 @@ def _data_manifests(entries: list[Entry]) -> dict[str, str]:
     return found
 
 
-def _bytes(content: Path | bytes) -> bytes:
+def content_of(content: Path | bytes) -> bytes:
+    """Bytes of a file of a draft."""
     return content if isinstance(content, bytes) else content.read_bytes()
 
 
@@ -271,7 +270,7 @@ def _same(there: RepoFile | None, record: FileRecord, content: Path | bytes) -> 
         return False
     if there.lfs is not None:
         return bool(there.lfs.sha256 == record.sha256)
-    return bool(there.size == record.bytes and there.blob_id == hub.git_digest(_bytes(content)))
+    return bool(there.size == record.bytes and there.blob_id == hub.git_digest(content_of(content)))
 
 
 def _tags(api: HfApi, repo: str) -> dict[str, str]:
