@@ -177,7 +177,12 @@ def _download(repo: str, path: str, revision: str | None, source: Source, record
             raise ZooError(f"{path} of {repo} has {size} bytes; at most {most} are taken")
         if cached and found.commit_hash == revision:
             return Path(found.local_path)
-        return Path(hf_hub_download(repo, path, **options))
+        try:
+            return Path(hf_hub_download(repo, path, **options))
+        except _http_error() as error:
+            if status(error) is not None:
+                raise
+            return Path(hf_hub_download(repo, path, **options))  # broken off: early 1.x does not go on by itself
 
 
 def _mismatch(repo: str, path: str, revision: str | None, found: str) -> str:
