@@ -172,8 +172,8 @@ def test_a_bad_token_is_not_shown(release: Publication, monkeypatch: pytest.Monk
         ("hf:org/absent", "there is no repository org/absent"),
         ("hf:org/-/66b", "is no name of a repository"),
         (f"hf:{REPO}/66b@v2", "has no revision 'v2'"),
-        (f"hf:{REPO}", "holds no model: it has no config.json; it has 66b, 132b: hf:org/csinet-tiny/FOLDER"),
-        (f"hf:{REPO}/96b", "holds no model: it has no config.json; it has 66b, 132b"),
+        (f"hf:{REPO}", "holds no model: it has no config.json; name a folder, hf:org/csinet-tiny/FOLDER, of 66b, 132b"),
+        (f"hf:{REPO}/96b", "name a folder, hf:org/csinet-tiny/FOLDER, of 66b, 132b"),
         ("csinet-tiny-96b", "unknown model 'csinet-tiny-96b'; nearest: csinet-tiny-66b"),
     ],
 )
@@ -184,7 +184,10 @@ def test_bad_addresses(release: Publication, address: str, words: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_two_revisions_are_one_too_many(release: Publication) -> None:
+def test_odd_revisions(release: Publication) -> None:
+    for revision in ("../main", "/etc/passwd", "a/../b", ""):
+        with pytest.raises(ZooError, match="is no revision; give a branch, a tag or a commit"):
+            zoo.load(NAME, revision=revision)
     with pytest.raises(ZooError, match="has a revision already, and 'main' is another"):
         zoo.load(f"hf:{REPO}/66b@v1", revision="main")
 
@@ -216,6 +219,18 @@ def test_a_damaged_file_is_refused_offline(
     for address in (NAME, f"hf:{REPO}/66b@v1"):
         with pytest.raises(ZooError, match=r"66b/results.json of org/csinet-tiny is damaged in the cache"):
             zoo.load(address)
+
+
+def test_a_damaged_file_when_the_hub_does_not_answer(
+    hub: HubServer, release: Publication, collection: Path, tmp_path: Path
+) -> None:
+    zoo.load(NAME)
+    cached(tmp_path, "config.json").resolve().write_bytes(b"{}")
+    hub.fail("HEAD", times=99, status=503)
+    with pytest.raises(ZooError, match=r"the Hub answers 503 when asked for 66b/config.json"):
+        zoo.load(NAME)
+    hub.faults.clear()
+    assert_same(zoo.load(NAME), collection)
 
 
 def test_wrong_bytes_on_the_way_are_fetched_again(

@@ -37,15 +37,8 @@ def fetch(address: str, source: Source) -> tuple[Path, dict[str, str] | None]:
     try:
         held = _download(repo, config, revision, source, None, FILES[CONFIG])  # the cache then knows the revision
     except AbsentError:
-        folders = ", ".join(model.folder for model in _manifest_models(repo, revision, source))
-        told = (
-            f"; it has {folders}: hf:{repo}/FOLDER"
-            if folders
-            else ""
-            if folder
-            else "; name a folder, hf:org/repo/folder"
-        )
-        raise ZooError(f"{address} holds no model: it has no {CONFIG}{told}") from None
+        told = f"{address} holds no model: it has no {CONFIG}; name a folder, hf:{repo}/FOLDER"
+        raise ZooError(told + _told_folders(repo, revision, source)) from None
     commit = held.parents[config.count("/")].name
     record = _record(repo, commit, folder, source)
     return _files(repo, commit, folder, record, source), None if record is None else record.digests
@@ -80,6 +73,8 @@ def _parts(address: str, source: Source) -> tuple[str, str, str | None]:
         raise ZooError(f"{address!r} is no address; give hf:org/repo, hf:org/repo/folder or hf:org/repo@revision")
     if match[3] and source.revision not in (None, match[3]):
         raise ZooError(f"{address} has a revision already, and {source.revision!r} is another; give one of them")
+    if source.revision is not None and not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*", source.revision):
+        raise ZooError(f"{source.revision!r} is no revision; give a branch, a tag or a commit")
     return match[1], match[2].lstrip("/"), match[3] or source.revision
 
 
@@ -94,26 +89,28 @@ def _files(repo: str, commit: str, folder: str, record: ModelRecord | None, sour
 
 def _record(repo: str, commit: str, folder: str, source: Source) -> ModelRecord | None:
     """What is known of the model in a folder: by this package, else by the repository itself; None if there is no manifest."""
-    for publication in publications():
-        if (publication.repo, publication.commit) == (repo, commit):
-            known = publication.family.in_folder(folder)
-            if known is not None:
-                return known[1]
-    family = manifest(repo, commit, source)
+    known = [found.family for found in publications() if (found.repo, found.commit) == (repo, commit)]
+    family = known[0] if known else manifest(repo, commit, source)
     if family is None:
         return None
     found = family.in_folder(folder)
     if found is None:
-        folders = ", ".join(model.folder for model in family.models.values())
-        raise ZooError(f"{MANIFEST} of {repo} knows nothing of {folder or 'a model in its root'}; it has {folders}")
-    return found[1]
+        known_not = folder or "a model in its root"
+        raise ZooError(f"{MANIFEST} of {repo} knows nothing of {known_not}; it has {_folders(family)}")
+    return found
 
 
-def _manifest_models(repo: str, revision: str | None, source: Source) -> list[ModelRecord]:
-    with contextlib.suppress(ZooError):
+def _told_folders(repo: str, revision: str | None, source: Source) -> str:
+    """The folders of a repository's manifest in words, if there is one."""
+    try:
         family = manifest(repo, revision, source)
-        return [] if family is None else list(family.models.values())
-    return []
+    except ZooError:
+        family = None
+    return "" if family is None else f", of {_folders(family)}"
+
+
+def _folders(family: Family) -> str:
+    return ", ".join(model.folder for model in family.models.values())
 
 
 def manifest(repo: str, revision: str | None, source: Source) -> Family | None:
@@ -151,7 +148,7 @@ def get(
             f"{path} of {repo} is damaged in the cache, and the Hub may not be asked; go online once to mend it"
         )
     _forget(held)
-    held = _download(repo, path, revision, source, record, most)
+    held = _download(repo, path, revision, source, record, most, force_download=True)
     if not _sound(held, record):
         found = sha256(held)
         _forget(held)
@@ -159,15 +156,15 @@ def get(
     return held
 
 
-def _download(repo: str, path: str, revision: str | None, source: Source, record: FileRecord | None, most: int) -> Path:
+def _download(
+    repo: str, path: str, revision: str | None, source: Source, record: FileRecord | None, most: int, force_download: bool = False
+) -> Path:  # fmt: skip
     """A file as it is in the cache or on the Hub, where its size is right."""
     from huggingface_hub import hf_hub_download
 
     options: dict[str, Any] = {
-        "revision": revision,
-        "cache_dir": source.cache_dir,
-        "local_files_only": source.local_files_only,
-    }
+        "revision": revision, "cache_dir": source.cache_dir, "local_files_only": source.local_files_only, "force_download": force_download,
+    }  # fmt: skip
     with explained(repo, path, revision):
         found = hf_hub_download(repo, path, **options, dry_run=True)
         size, cached = found.file_size, Path(found.local_path).is_file()
@@ -194,7 +191,7 @@ def _sound(path: Path, record: FileRecord | None) -> bool:
     """Whether a file is what it should be: by its record, or by the digest that the cache names it by (of LFS, or of git)."""
     if record is not None:
         return path.stat().st_size == record.bytes and sha256(path) == record.sha256
-    name = path.resolve().name
+    name = _blob(path).name
     if re.fullmatch(r"[0-9a-f]{64}", name):
         return sha256(path) == name
     return re.fullmatch(r"[0-9a-f]{40}", name) is None or git_digest(path.read_bytes()) == name
@@ -207,9 +204,14 @@ def git_digest(data: bytes) -> str:
 
 def _forget(path: Path) -> None:
     """Take a file out of the cache."""
-    blob = path.resolve()
+    blob = _blob(path)
     path.unlink(missing_ok=True)
     blob.unlink(missing_ok=True)
+
+
+def _blob(path: Path) -> Path:
+    """What a file of the cache links to, which is named by the digest that the Hub gave; where there are no links, the file itself."""
+    return path.parent / path.readlink() if path.is_symlink() else path
 
 
 def _offline(source: Source) -> bool:
@@ -283,7 +285,7 @@ def _told(error: Exception, repo: str, path: str, revision: str | None) -> str:
     if isinstance(error, _http_error()):
         return f"cannot reach the Hub at {constants.ENDPOINT} for {what}: {type(error).__name__}"
     cause = error.__cause__
-    if isinstance(error, RuntimeError) and isinstance(cause, Exception):
+    if isinstance(error, RuntimeError | ValueError) and isinstance(cause, Exception):
         return _told(cause, repo, path, revision)
     return f"cannot get {what}: {scrubbed(getattr(error, 'strerror', None) or str(error))}"
 

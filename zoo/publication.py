@@ -74,9 +74,9 @@ class Family(_Model):
         own = {f"{model.folder}/{name}": file for model in self.models.values() for name, file in model.files.items()}
         return {**own, **self.pages}
 
-    def in_folder(self, folder: str) -> tuple[str, ModelRecord] | None:
-        """Name and record of the model in a folder."""
-        return next(((name, model) for name, model in self.models.items() if model.folder == folder), None)
+    def in_folder(self, folder: str) -> ModelRecord | None:
+        """The model in a folder."""
+        return next((model for model in self.models.values() if model.folder == folder), None)
 
 
 class Publication(_Model):

@@ -105,20 +105,14 @@ def publish(drafted: Draft, repo: str, *, tag: str | None = None, private: bool 
         raise ZooError("there is no token to publish with; hf auth login, or set HF_TOKEN")
     api = HfApi()
     head = _head(api, repo, private)
-    there = _listing(api, repo, head)
-    stale = _stale(drafted, repo, head, there)
-    fresh = [
-        path for path, record in drafted.records.items() if not _same(there.get(path), record, drafted.files[path])
-    ]
+    fresh, stale = _changes(api, repo, drafted, head)
     commit = head
-    if not fresh and not stale and before is not None and before.repo == repo and before.family == drafted.family:
+    if not (fresh or stale) and before is not None and (before.repo, before.family) == (repo, drafted.family):
         commit, tag = before.commit, tag or before.tag
-    tagged = None if tag is None else _tags(api, repo).get(tag)
-    if tagged not in (None, commit) or (tagged is not None and (fresh or stale)):
-        raise ZooError(f"{repo} has a tag {tag} already, at another commit, {tagged}; give another --tag")
+    tagging = tag is not None and _is_free(api, repo, tag, None if fresh or stale else commit)
     if fresh or stale:
         commit = _commit(api, repo, drafted, fresh, stale, head)
-    if tag is not None and tagged is None:
+    if tag is not None and tagging:
         with _writing(api, repo):
             api.create_tag(repo, tag=tag, revision=commit)
     made = Publication(repo=repo, commit=commit, tag=tag, manifest=drafted.records[MANIFEST], family=drafted.family)
@@ -130,7 +124,7 @@ def publish(drafted: Draft, repo: str, *, tag: str | None = None, private: bool 
         ) from None
     if made != before:
         put(place, to_json(made))
-    return Outcome(made, place, changed=made != before or bool(fresh or stale) or (tag is not None and tagged is None))
+    return Outcome(made, place, changed=made != before or bool(fresh or stale) or tagging)
 
 
 def verify(publication: Publication) -> None:
@@ -241,28 +235,23 @@ def _head(api: HfApi, repo: str, private: bool) -> str:
     return str(info.sha)
 
 
-def _listing(api: HfApi, repo: str, commit: str) -> dict[str, RepoFile]:
+def _changes(api: HfApi, repo: str, drafted: Draft, commit: str) -> tuple[list[str], list[str]]:
+    """Files that a commit lacks or has otherwise, and files of an earlier publication of the family that it has no more.
+
+    :raises ZooError: the repository holds something else
+    """
     from huggingface_hub.hf_api import RepoFile
 
     with hub.explained(repo):
         tree = api.list_repo_tree(repo, revision=commit, recursive=True)
-        return {file.path: file for file in tree if isinstance(file, RepoFile)}
-
-
-def _stale(drafted: Draft, repo: str, commit: str, there: Mapping[str, RepoFile]) -> list[str]:
-    """Files of an earlier publication of the family that it has no more.
-
-    :raises ZooError: the repository holds something else
-    """
-    if not there.keys() - {".gitattributes"}:
-        return []
-    before = None
-    if MANIFEST in there:
-        before = hub.manifest(repo, commit, Source())
-    if before is None or before.family != drafted.family.family:
+        there = {file.path: file for file in tree if isinstance(file, RepoFile)}
+    before = hub.manifest(repo, commit, Source()) if MANIFEST in there else None
+    if there.keys() - {".gitattributes"} and (before is None or before.family != drafted.family.family):
         what = f"the family {before.family}" if before else "something else"
         raise ZooError(f"{repo} holds {what}; give {drafted.family.family} a repository of its own with --repo")
-    return sorted(there.keys() & before.files.keys() - drafted.records.keys())
+    records = drafted.records
+    fresh = [path for path, record in records.items() if not _same(there.get(path), record, drafted.files[path])]
+    return fresh, sorted(there.keys() & (before.files if before else {}).keys() - records.keys())
 
 
 def _same(there: RepoFile | None, record: FileRecord, content: Path | bytes) -> bool:
@@ -273,10 +262,17 @@ def _same(there: RepoFile | None, record: FileRecord, content: Path | bytes) -> 
     return bool(there.size == record.bytes and there.blob_id == hub.git_digest(content_of(content)))
 
 
-def _tags(api: HfApi, repo: str) -> dict[str, str]:
-    """Commit of each tag."""
+def _is_free(api: HfApi, repo: str, tag: str, commit: str | None) -> bool:
+    """Whether there is no such tag yet.
+
+    :param commit: where the tag may be already
+    :raises ZooError: it is at another commit
+    """
     with hub.explained(repo):
-        return {tag.name: tag.target_commit for tag in api.list_repo_refs(repo).tags}
+        tags = {known.name: known.target_commit for known in api.list_repo_refs(repo).tags}
+    if tags.get(tag, commit) != commit:
+        raise ZooError(f"{repo} has a tag {tag} already, at another commit, {tags[tag]}; give another --tag")
+    return tag not in tags
 
 
 def _commit(api: HfApi, repo: str, drafted: Draft, fresh: list[str], stale: list[str], parent: str) -> str:
