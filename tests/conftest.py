@@ -24,6 +24,10 @@ DATAGEN = Path(sys.executable).with_name("datagen")
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def pytest_sessionfinish() -> None:
+    HUB.close()
+
+
 def small_recipe(**changes: object) -> CDLRecipe:
     """Physics of the default recipe, few samples: two full chunks and a part in train, a part of one in val."""
     return CDLRecipe.model_validate({"train": 600, "val": 40, "test": 0, "seed": 7, **changes})

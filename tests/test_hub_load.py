@@ -294,7 +294,7 @@ def test_an_interrupted_download_goes_on(
 def test_slow_busy_and_broken_answers(
     hub: HubServer, release: Publication, collection: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 1.0)
     never = threading.Event()
     hub.fail("GET .*/66b/model.safetensors", hold=never)
     hub.fail("GET .*/66b/config.json", status=429, headers={"Retry-After": "0"})

@@ -53,11 +53,8 @@ def card(family: str, repo: str, entries: Sequence[Entry], data_manifests: Mappi
     """
     from huggingface_hub import CardData
 
-    sort = (
-        "joint source-channel codes, which send symbols over a radio link"
-        if entries[0].symbols
-        else "codecs, whose payloads are real bytes"
-    )
+    sort = ("joint source-channel code", "symbols over a radio link") if entries[0].symbols else ("codec", "real bytes")
+    count = f"{len(entries)} {sort[0]}" + "s" * (len(entries) != 1)
     index: dict[str, Any] = {
         "model-index": [{"name": entry.name, "results": [_evaluation(entry)]} for entry in entries]
     }
@@ -65,7 +62,7 @@ def card(family: str, repo: str, entries: Sequence[Entry], data_manifests: Mappi
     metadata = CardData(license=LICENCE, library_name="csi-feedback-zoo", tags=tags, **index).to_yaml()
     parts = [
         f"---\n{metadata}\n---\n", f"# {family}\n",
-        f"CSI feedback for FDD massive MIMO: {len(entries)} {sort}, made and measured by `csi-feedback-zoo`. "
+        f"CSI feedback for FDD massive MIMO in {sort[1]}: {count}, made and measured by `csi-feedback-zoo`. "
         "Each folder is a model; `manifest.json` has the SHA-256 of every file.\n",
         "## What they are worth\n", _table(entries), f"\n![NMSE]({PICTURE})\n", _measured(entries),
         "## How to load\n", _loading(repo, entries[0]),
@@ -170,7 +167,7 @@ def _link_rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
 def _measured(entries: Sequence[Entry]) -> str:
     data = entries[0].results["data"]
     return (
-        f"{data['samples']} {data['split']} samples of `{data['name']}`, by `{entries[0].results.get('command', 'zoo eval')}` and its like; "
+        f"{data['samples']} {data['split']} samples of `{data['name']}`, by `zoo eval`; "
         "NMSE is the mean over samples of the squared error over the squared norm. `results.json` has more, and was made from the very "
         "weights beside it.\n"
     )  # fmt: skip
@@ -178,10 +175,12 @@ def _measured(entries: Sequence[Entry]) -> str:
 
 def _loading(repo: str, entry: Entry) -> str:
     use = (
-        's = model.encode(x, snr_db=5)  # x complex [n, angle, delay]\nz = model.decode(received, snr_db=5)'
+        "s = model.encode(x, snr_db=5)  # x complex [n, angle, delay], s complex [n, k]\n"
+        "z = model.decode(received, snr_db=5)  # s as the link left it"
         if entry.symbols
-        else "payloads = model.compress(x)  # x complex [n, angle, delay]: one bytes object a sample\nz = model.decompress(payloads, side_information=y)"
-    )  # fmt: skip
+        else "payloads = model.compress(x)  # x complex [n, angle, delay]: one bytes object a sample\n"
+        "z = model.decompress(payloads, side_information=y)"
+    )
     return (
         "```python\nimport zoo  # the package csi-feedback-zoo\n\n"
         f'model = zoo.load("{entry.name}")  # where the package knows this release: pinned to its commit\n'

@@ -400,8 +400,9 @@ def publish(
         click.echo(json.dumps({"family": family, **facts}))
         return
     where = f"{made.repo}@{made.commit}" + (f", tag {made.tag}" if made.tag else "")
+    count = len(made.family.models)
     told = (
-        f"{len(made.family.models)} models, {_spaced(sum(sizes.values()))} bytes"
+        f"{count} model{'s' * (count != 1)}, {_spaced(sum(sizes.values()))} bytes"
         if done.changed
         else "nothing new to publish"
     )

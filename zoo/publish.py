@@ -285,6 +285,6 @@ def _commit(api: HfApi, repo: str, drafted: Draft, fresh: list[str], stale: list
         if path in fresh
     ]
     removed = [CommitOperationDelete(path) for path in stale]
-    message = f"{drafted.family.family}: {len(drafted.family.models)} models"
+    message = f"{drafted.family.family}: {', '.join(model.folder for model in drafted.family.models.values())}"
     with _writing(api, repo):
         return str(api.create_commit(repo, [*added, *removed], commit_message=message, parent_commit=parent).oid)
