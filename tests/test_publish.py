@@ -18,6 +18,7 @@ from tests.conftest import Cli, assert_one_line_error
 from tests.hub_server import HubServer
 from tests.zoo_fixtures import measured, save, untrained
 from zoo import publication, registry
+from zoo import publish as publishing
 from zoo.cards import Entry, card, picture
 from zoo.checkpoint import read_config
 from zoo.publication import Publication
@@ -366,6 +367,24 @@ def test_half_a_publication_is_not_on_record_and_goes_on(
     assert len(hub.repository(REPO).commits) == 2
     assert hub.repository(REPO).tags == {"v1": hub.repository(REPO).branches["main"]}
     assert record(manifests) is not None
+
+
+def test_somebody_else_commits_meanwhile(
+    hub: HubServer, token: str, publish: Publish, manifests: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(*arguments: Any) -> Any:
+        found = changes(*arguments)
+        hub.commit(REPO, {"NOTES.md": b"by another"})
+        return found
+
+    changes = publishing._changes
+    monkeypatch.setattr(publishing, "_changes", meanwhile)
+    assert_one_line_error(
+        publish(), 2, "somebody else changed org/csinet-tiny meanwhile; look at it, then publish again"
+    )
+    repository = hub.repository(REPO)
+    assert repository.commits[repository.branches["main"]].keys() == {".gitattributes", "NOTES.md"}
+    assert not list(manifests.iterdir())
 
 
 def test_no_network(

@@ -29,7 +29,8 @@ class AbsentError(ZooError):
 def fetch(address: str, source: Source) -> tuple[Path, dict[str, str] | None]:
     """Directory of a model at an address, and the digests of its files where they are on record; downloaded unless the cache has it.
 
-    :param address: ``hf:org/repo``, with the model in the repository's root, or ``hf:org/repo/folder``; ``@revision`` is a branch, tag or commit
+    :param address: ``hf:org/repo``, with the model in the repository's root, or ``hf:org/repo/folder``; ``@revision`` is a branch, a tag or a
+        commit
     :raises ZooError: no such repository, revision or folder; no connection; or files that are not what the record says
     """
     repo, folder, revision = _parts(address, source)
