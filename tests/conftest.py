@@ -24,6 +24,10 @@ DATAGEN = Path(sys.executable).with_name("datagen")
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def pytest_sessionfinish() -> None:
+    HUB.close()
+
+
 def small_recipe(**changes: object) -> CDLRecipe:
     """Physics of the default recipe, few samples: two full chunks and a part in train, a part of one in val."""
     return CDLRecipe.model_validate({"train": 600, "val": 40, "test": 0, "seed": 7, **changes})
@@ -105,6 +109,30 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     yield HUB
     HUB.clear()
+
+
+@pytest.fixture(scope="session")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two rates of an untrained CsiNet with results and an index; tests must not change it."""
+    from tests.zoo_fixtures import measured, save, untrained
+    from zoo.registry import write_index
+
+    path = tmp_path_factory.mktemp("collection")
+    for rate in (66, 132):
+        measured(save(path / f"csinet-tiny-{rate}b", untrained("csinet", rate=rate)))
+    write_index(path)
+    return path
+
+
+@pytest.fixture
+def manifests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where published families are put on record, and looked for: nothing yet."""
+    from zoo import publication
+
+    path = tmp_path / "manifests"
+    path.mkdir()
+    monkeypatch.setattr(publication, "PUBLISHED", path)
+    return path
 
 
 def assert_one_line_error(result: subprocess.CompletedProcess[str], code: int, *words: str) -> None:

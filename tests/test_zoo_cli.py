@@ -44,7 +44,15 @@ def arrays(tmp_path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["train", "--help"], ["eval", "--help"], ["plot", "rd", "--help"], ["list"]],
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["eval", "--help"],
+        ["plot", "rd", "--help"],
+        ["publish", "--help"],
+        ["list"],
+        ["list", "--remote"],
+    ],
     ids=" ".join,
 )
 def test_help_and_list_import_no_torch(arguments: list[str]) -> None:

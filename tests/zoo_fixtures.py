@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo import registry
-from zoo.checkpoint import save_model
+from zoo import registry, results
+from zoo.checkpoint import read_config, save_model
 from zoo.models.base import NetworkCodec
 from zoo.registry import family_of
 
@@ -45,4 +45,16 @@ def save(path: Path, codec: NetworkCodec[Any], dtype: str = "float32", architect
     """Write a codec's directory; name and, if not given, architecture are in the directory's own name."""
     record = {"name": path.name, "architecture": architecture or family_of(path.name)}
     save_model(path, codec, record, {"x": samples(4, 1), "y": samples(4, 2)}, dtype)
+    return path
+
+
+def measured(path: Path, nmse_db: float = -5.0) -> Path:
+    """Write results beside a codec, as an evaluation would of these weights."""
+    levels = [{"snr_db": snr, "nmse": 10 ** (nmse_db / 10), "nmse_db": nmse_db} for snr in (None, 30.0)]
+    found = {
+        "model": path.name, "weights_sha256": read_config(path)["weights_sha256"], "parameters": 1000, "bits": registry.rate_of(path.name),
+        "payload_bytes": -(-registry.rate_of(path.name) // 8), "decoder_has_y": True, "side_information": levels,
+        "data": {"name": "cdl-c-fdd-v1", "scenario": "cdl", "recipe_digest": "sha256:00", "split": "test", "samples": 10},
+    }  # fmt: skip
+    results.write(path / results.RESULTS_FILE, found)
     return path

@@ -19,7 +19,7 @@ from zoo.devices import local_device
 from zoo.errors import CheckError, ZooError
 from zoo.files import replacing
 from zoo.models.base import Codec, Model
-from zoo.registry import architecture, locate, sha256
+from zoo.registry import FILES, Source, architecture, locate, sha256
 
 FORMAT_VERSION = 1
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "float16", "bfloat16")}
@@ -59,15 +59,25 @@ def _stored(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
     return value.detach().cpu().contiguous() if exact else value.detach().cpu().to(dtype).contiguous()
 
 
-def load(model: str | Path, *, device: str = "cpu", dtype: str = "float32") -> Any:
+def load(
+    model: str | Path, *, device: str = "cpu", dtype: str = "float32", revision: str | None = None,
+    cache_dir: str | Path | None = None, local_files_only: bool = False,
+) -> Any:  # fmt: skip
     """A model, ready to use: a :class:`zoo.Codec`, which sends payloads, or a :class:`zoo.JSCC`, which sends symbols.
+
+    A name is looked for among directories, the models of the package, the Hub's cache and the Hub, in this order. What comes from the Hub
+    or its cache is checked against the SHA-256 on record each time.
 
     :param model: name (:func:`list_models`), path of a model's directory, or ``hf:org/repo[/folder][@revision]``
     :param device: torch device
     :param dtype: ``float32``, ``float64``, ``float16`` or ``bfloat16``
+    :param revision: branch, tag or commit on the Hub, in place of the one on record
+    :param cache_dir: of what the Hub sends, in place of the client's own
+    :param local_files_only: never ask the Hub
     :raises ZooError: unknown name; a file missing, edited or not of this format; weights that do not fit the config exactly
     """
-    path, digests = locate(model)
+    cache = None if cache_dir is None else Path(cache_dir)
+    path, digests = locate(model, Source(revision, cache, local_files_only))
     return load_model(path, digests, device=device, dtype=dtype)
 
 
@@ -77,11 +87,15 @@ def read_config(path: Path) -> dict[str, Any]:
     :raises ZooError: missing, no JSON, or of another format version
     """
     try:
-        config: dict[str, Any] = json.loads((path / CONFIG_FILE).read_text())
+        if (path / CONFIG_FILE).stat().st_size > FILES[CONFIG_FILE]:
+            raise ZooError(f"{path / CONFIG_FILE} is larger than any config, {FILES[CONFIG_FILE]} bytes")
+        config: Any = json.loads((path / CONFIG_FILE).read_text())
     except FileNotFoundError:
         raise ZooError(f"{path} is no model directory: it has no {CONFIG_FILE}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ZooError(f"{path / CONFIG_FILE} is not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise ZooError(f"{path / CONFIG_FILE} is no model's config")
     if config.get("format_version") != FORMAT_VERSION:
         raise ZooError(
             f"{path / CONFIG_FILE} has format_version {config.get('format_version')!r}; this zoo reads {FORMAT_VERSION}"
@@ -188,6 +202,8 @@ def check(path: Path, codec: Model[Any]) -> float:
         raise ZooError(f"{path / VECTORS_FILE} is missing or holds no golden vectors")
     errors = {}
     for name, value in made.items():
+        if value.shape != wanted[name].shape:
+            raise CheckError(f"{path.name}: golden {name} is of another shape")
         if not value.is_floating_point():
             wrong = int((value != wanted[name]).flatten(1).any(1).sum())
             if wrong:

@@ -41,8 +41,9 @@ def cli() -> None:
     zoo train gd-csi --rate 128 --data store.zarr       on a store of datagen, or --simulate
     zoo eval runs/gd-csi-cdl-128b/models/gd-csi-cdl-128b --data store.zarr
     zoo eval rd-jscc-lite-cdl-k32 --data store.zarr --snr -10:10:5 --k 8,16,32 --steps 0,1,2
+    zoo pull gd-csi-cost2100-128b                       from the Hugging Face Hub, for later; zoo list --remote
 
-    MODEL is a name (zoo list), the directory of a model, or hf:org/repo[/folder][@revision].
+    MODEL is a name (zoo list --remote), the directory of a model, or hf:org/repo[/folder][@revision].
     """
 
 
@@ -355,36 +356,146 @@ def index(directory: Path) -> None:
     click.echo(f"{directory / registry.INDEX}: {len(registry.write_index(directory))} models")
 
 
+@cli.command()
+@click.argument("family")
+@click.option("--repo", required=True, metavar="ORG/NAME", help="repository on the Hub; made if there is none")
+@click.option(
+    "--from", "collection", type=_PATH, metavar="COLLECTION", help="directory of models  [default: the package's]"
+)
+@click.option("--tag", metavar="TAG", help="of the commit, e.g. v1")
+@click.option("--private", is_flag=True, help="make the repository as a private one")
+@click.option("--manifests", type=_PATH, metavar="DIR", help="where the record goes  [default: manifests/models]")
+@click.option("--dry-run", is_flag=True, help="say what would go, and change nothing anywhere")
+@_JSON
+def publish(
+    family: str, repo: str, collection: Path | None, tag: str | None, private: bool, manifests: Path | None, dry_run: bool, as_json: bool
+) -> None:  # fmt: skip
+    """Publish a FAMILY of models on the Hugging Face Hub.
+
+    \b
+    zoo publish gd-csi-lite-cdl --repo ORG/gd-csi-lite-cdl --dry-run      files, bytes and the model card
+    zoo publish gd-csi-lite-cdl --repo ORG/gd-csi-lite-cdl --tag v1
+    zoo publish rd-jscc-cdl --from runs/rd-jscc-cdl-k32/models --repo ORG/rd-jscc-cdl --private
+
+    FAMILY is <family>-<dataset>: all models of one name but for the rate, a folder each. Each must replay its golden vectors (zoo check)
+    and have results of its very weights (zoo eval). All goes up in one commit, is downloaded anew and compared; repository, commit and
+    digests are then put on record, so that zoo.load finds the models by name. The same again changes nothing. The token is the one of
+    hf auth login, or HF_TOKEN.
+    """
+    from zoo import publication, registry
+    from zoo import publish as publishing
+
+    drafted = publishing.draft(family, repo, collection or registry.WEIGHTS)
+    sizes = {path: record.bytes for path, record in drafted.records.items()}
+    if dry_run:
+        if as_json:
+            click.echo(json.dumps({"family": family, "repo": repo, "files": sizes, "card": drafted.card}))
+            return
+        for path, size in sizes.items():
+            click.echo(f"{_spaced(size):>13}  {path}")
+        click.echo(
+            f"{_spaced(sum(sizes.values())):>13}  bytes would go to {repo}, with this card:\n\n{drafted.card}", nl=False
+        )
+        return
+    done = publishing.publish(drafted, repo, tag=tag, private=private, manifests=manifests or publication.PUBLISHED)
+    made = done.publication
+    if as_json:
+        facts = {
+            "repo": made.repo,
+            "commit": made.commit,
+            "tag": made.tag,
+            "manifest": str(done.manifest),
+            "changed": done.changed,
+        }
+        click.echo(json.dumps({"family": family, **facts}))
+        return
+    where = f"{made.repo}@{made.commit}" + (f", tag {made.tag}" if made.tag else "")
+    count = len(made.family.models)
+    told = (
+        f"{count} model{'s' * (count != 1)}, {_spaced(sum(sizes.values()))} bytes"
+        if done.changed
+        else "nothing new to publish"
+    )
+    click.echo(f"{where}: {told}; downloaded anew and verified; on record in {done.manifest}")
+
+
 # looking at models -----------------------------------------------------------------------------------------------------------
 
 
 @cli.command("list")
 @click.argument("pattern", default="*")
+@click.option("--remote", is_flag=True, help="and those of the Hub, with where each is; asks nobody")
 @_JSON
-def list_(pattern: str, as_json: bool) -> None:
+def list_(pattern: str, remote: bool, as_json: bool) -> None:
     """List the models that come with the package.
 
-    PATTERN is a shell pattern, e.g. 'gd-csi-*'.
+    \b
+    zoo list 'gd-csi-*'
+    zoo list --remote        with the models of the Hub: embedded, cached, repository@commit
+
+    PATTERN is a shell pattern.
     """
     from zoo import registry, results
 
     rows: list[dict[str, Any]] = []
     for name in registry.list_models(pattern):
         found = results.read(registry.WEIGHTS / name) or {}
-        unit, measured = ("bits", "side_information") if name.endswith("b") else ("symbols", "points")
+        measured = "side_information" if name.endswith("b") else "points"
         facts = {key: found.get(key) for key in ("parameters", measured)}
-        rows.append({"model": name, unit: registry.rate_of(name), **facts})
+        rows.append({"model": name, **_rate(name), **facts})
+    if remote:
+        rows = _with_remote(rows, pattern)
     if as_json:
         click.echo(json.dumps(rows))
         return
-    lines = [("model", "rate", "parameters", "NMSE")]
+    lines = [("model", "rate", "parameters", *(("where",) if remote else ()), "NMSE")]
     for row in rows:
         rate = f"{row['bits']} bits" if "bits" in row else f"{row['symbols']} symbols"
         size = "" if row["parameters"] is None else _spaced(row["parameters"])
-        lines.append((row["model"], rate, size, results.summary(row) if size else ""))
-    first, second, third = (max(len(line[column]) for line in lines) for column in range(3))
-    for model, bits, size, nmse in lines:
-        click.echo(f"{model:<{first}}  {bits:>{second}}  {size:>{third}}  {nmse}".rstrip())
+        nmse = row.get("nmse") or (results.summary(row) if size else "")
+        lines.append((row["model"], rate, size, *((_where(row),) if remote else ()), nmse))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = zip(line, "<>><<", widths, strict=False)
+        click.echo("  ".join(f"{cell:{side}{width}}" for cell, side, width in cells).rstrip())
+
+
+@cli.command()
+@click.argument("models", nargs=-1, required=True, metavar="NAME...")
+@click.option("--revision", help="branch, tag or commit, in place of the one on record")
+@click.option("--cache-dir", type=_PATH, help="in place of the client's own cache")
+@_JSON
+def pull(models: Sequence[str], revision: str | None, cache_dir: Path | None, as_json: bool) -> None:
+    """Fetch models from the Hub, for later and offline.
+
+    \b
+    zoo pull gd-csi-cost2100-128b
+    zoo pull hf:ORG/gd-csi-cdl/128b@v1 --cache-dir /shared/hub
+
+    NAME is one of zoo list --remote, or hf:org/repo[/folder][@revision]. Every file is checked against the SHA-256 on record; a damaged one
+    in the cache is fetched again.
+    """
+    from zoo import hub, registry
+    from zoo.publication import published
+
+    source, known = registry.Source(revision, cache_dir), published()
+    rows = []
+    for model in models:
+        if not model.startswith("hf:") and model not in known:
+            if model in registry.list_models():
+                raise ZooError(f"{model} comes with the package: there is nothing to pull")
+            raise ZooError(registry.unknown_model(model, known))
+        path, digests = (
+            hub.fetch(model, source) if model.startswith("hf:") else hub.fetch_published(model, known[model], source)
+        )
+        size = sum((path / file).stat().st_size for file in registry.FILES)
+        rows.append({"model": model, "path": str(path), "bytes": size, "files": digests})
+        if not as_json:
+            click.echo(
+                f"{model}: {_spaced(size)} bytes, {'verified' if digests else 'no manifest to verify them by'}; {path}"
+            )
+    if as_json:
+        click.echo(json.dumps(rows))
 
 
 @cli.command()
@@ -479,6 +590,35 @@ def _parts(facts: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return [("encode", facts["encoder"]), *decoders]
 
 
+def _rate(name: str) -> dict[str, int]:
+    from zoo import registry
+
+    return {"bits" if name.endswith("b") else "symbols": registry.rate_of(name)}
+
+
+def _with_remote(rows: list[dict[str, Any]], pattern: str) -> list[dict[str, Any]]:
+    """Models of the package and of the Hub, by name, with where each is."""
+    import fnmatch
+
+    from zoo import hub, registry
+    from zoo.publication import published
+
+    nowhere = {"cached": False, "repo": None, "commit": None}
+    found = {row["model"]: {**row, "embedded": True, **nowhere} for row in rows}
+    for name, publication in published().items():
+        if fnmatch.fnmatch(name, pattern):
+            record = publication.family.models[name]
+            facts = {"parameters": record.parameters, "nmse": record.nmse, "embedded": False}
+            place = {"cached": hub.is_cached(publication, name), "repo": publication.repo, "commit": publication.commit}
+            found[name] = {"model": name, **_rate(name), **facts, **found.get(name, {}), **place}
+    return sorted(found.values(), key=lambda row: (row["model"].rpartition("-")[0], registry.rate_of(row["model"])))
+
+
+def _where(row: dict[str, Any]) -> str:
+    remote = f"{row['repo']}@{row['commit'][:8]}" if row["repo"] else ""
+    return ", ".join(filter(None, ["embedded" * row["embedded"], "cached" * row["cached"], remote]))
+
+
 def _spaced(number: int) -> str:
     return f"{number:,}".replace(",", " ")
 
@@ -541,7 +681,8 @@ def decompress(
 ) -> None:
     """Reconstruct CSI from payloads.
 
-    OUT.npy gets complex64 [n, angle, delay] from a file of PAYLOADS that zoo compress wrote. MODEL may be left out where the payloads' own model comes with the package.
+    OUT.npy gets complex64 [n, angle, delay] from a file of PAYLOADS that zoo compress wrote. MODEL may be left out
+    where the payloads' own model comes with the package, or is on the Hub.
     """
     if len(files) not in (2, 3):
         raise ZooError("zoo decompress takes [MODEL] PAYLOADS OUT.npy")
@@ -550,14 +691,15 @@ def decompress(
     from zoo import payloads, registry
     from zoo.checkpoint import load_codec, read_config
     from zoo.files import require_place, whole
+    from zoo.publication import published
 
     *given, source, out = files
     require_place(out)
     header, received = payloads.read(source)
     model = str(given[0]) if given else header.model
-    if not given and model not in registry.list_models():
+    if not given and model not in registry.list_models() and model not in published():
         raise ZooError(
-            f"{source} is of {model}, which does not come with this package: zoo decompress MODEL {source} {out}"
+            f"{source} is of {model}, which does not come with this package, nor is it published: zoo decompress MODEL {source} {out}"
         )
     path, digests = registry.locate(model)
     config = read_config(path)

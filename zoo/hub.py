@@ -1,46 +1,301 @@
-"""Models on the Hugging Face Hub: ``hf:org/repo[/folder][@revision]`` to a local directory."""
+"""Models from the Hugging Face Hub, file by file: only the four that a model has, every byte of them held to a record.
+
+The client looks only at sizes. Here the SHA-256 of a file is taken each time, from the cache or from the net, and compared with what the
+package knows of the commit, or else with the repository's own ``manifest.json``.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from zoo.errors import ZooError
+from zoo.publication import MANIFEST, Family, FileRecord, ModelRecord, Publication, parse, publications
+from zoo.registry import FILES, Source, sha256
+
+CONFIG = "config.json"
+MANIFEST_BYTES = 1 << 22  # at most
+_ADDRESS = re.compile(r"hf:([\w.-]+/[\w.-]+)((?:/[\w.-]+)*)(?:@([\w./-]+))?")
 
 
-def fetch(address: str) -> Path:
-    """Directory of a model, downloaded unless the cache has it.
+class AbsentError(ZooError):
+    """The repository is there, the file is not."""
 
-    :param address: ``hf:org/repo``, with the model in the repository's root, or ``hf:org/repo/folder``; ``@revision`` is a branch, tag or commit
-    :raises ZooError: no such repository, revision or folder; or no connection
+
+def fetch(address: str, source: Source) -> tuple[Path, dict[str, str] | None]:
+    """Directory of a model at an address, and the digests of its files where they are on record; downloaded unless the cache has it.
+
+    :param address: ``hf:org/repo``, with the model in the repository's root, or ``hf:org/repo/folder``; ``@revision`` is a branch, a tag or a
+        commit
+    :raises ZooError: no such repository, revision or folder; no connection; or files that are not what the record says
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    match = re.fullmatch(r"hf:([\w.-]+/[\w.-]+)((?:/[\w.-]+)*)(?:@([\w./-]+))?", address)
-    if match is None:
-        raise ZooError(f"{address!r} is no address; give hf:org/repo, hf:org/repo/folder or hf:org/repo@revision")
-    repo, folder, revision = match[1], match[2].lstrip("/"), match[3]
-    patterns = [f"{folder}/*" if folder else "*", "index.json"]
+    repo, folder, revision = _parts(address, source)
+    config = f"{folder}/{CONFIG}" if folder else CONFIG
     try:
-        root = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
-    except RevisionNotFoundError:
-        raise ZooError(f"{repo} has no revision {revision!r}") from None
-    except RepositoryNotFoundError:
-        raise ZooError(f"there is no repository {repo}, or it is private; see hf auth login") from None
-    except LocalEntryNotFoundError:
-        raise ZooError(f"{address} is not in the cache and the Hub cannot be reached") from None
-    except (HfHubHTTPError, OSError) as error:
-        raise ZooError(f"cannot get {address}: {str(error).splitlines()[0]}") from None
-    path = root / folder
-    if not (path / "config.json").is_file():
+        held = _download(repo, config, revision, source, None, FILES[CONFIG])  # the cache then knows the revision
+    except AbsentError:
+        told = f"{address} holds no model: it has no {CONFIG}; name a folder, hf:{repo}/FOLDER"
+        raise ZooError(told + _told_folders(repo, revision, source)) from None
+    commit = held.parents[config.count("/")].name
+    record = _record(repo, commit, folder, source)
+    return _files(repo, commit, folder, record, source), None if record is None else record.digests
+
+
+def fetch_published(name: str, publication: Publication, source: Source) -> tuple[Path, dict[str, str] | None]:
+    """Directory of a published model and the digests of its files; downloaded unless the cache has it.
+
+    :raises ZooError: as :func:`fetch`
+    """
+    record = publication.family.models[name]
+    if source.revision not in (None, publication.commit):
+        return fetch(f"hf:{publication.repo}/{record.folder}", source)
+    return _files(publication.repo, publication.commit, record.folder, record, source), record.digests
+
+
+def is_cached(publication: Publication, name: str, cache_dir: Path | None = None) -> bool:
+    """Whether all files of a published model are in the cache, unchecked."""
+    from huggingface_hub import try_to_load_from_cache
+
+    folder = publication.family.models[name].folder
+    found = [
+        try_to_load_from_cache(publication.repo, f"{folder}/{file}", cache_dir, publication.commit) for file in FILES
+    ]
+    return all(isinstance(path, str) for path in found)
+
+
+def _parts(address: str, source: Source) -> tuple[str, str, str | None]:
+    """Repository, folder and revision of an address."""
+    match = _ADDRESS.fullmatch(address)
+    if match is None or {".", ".."} & set(re.split("[/:@]", address)):
+        raise ZooError(f"{address!r} is no address; give hf:org/repo, hf:org/repo/folder or hf:org/repo@revision")
+    if match[3] and source.revision not in (None, match[3]):
+        raise ZooError(f"{address} has a revision already, and {source.revision!r} is another; give one of them")
+    if source.revision is not None and not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*", source.revision):
+        raise ZooError(f"{source.revision!r} is no revision; give a branch, a tag or a commit")
+    return match[1], match[2].lstrip("/"), match[3] or source.revision
+
+
+def _files(repo: str, commit: str, folder: str, record: ModelRecord | None, source: Source) -> Path:
+    """Directory that holds the four files of a model, each checked."""
+    held = [
+        get(repo, f"{folder}/{name}" if folder else name, commit, source, None if record is None else record.files[name], most)
+        for name, most in FILES.items()
+    ]  # fmt: skip
+    return held[0].parent
+
+
+def _record(repo: str, commit: str, folder: str, source: Source) -> ModelRecord | None:
+    """What is known of the model in a folder: by this package, else by the repository itself; None if there is no manifest."""
+    known = [found.family for found in publications() if (found.repo, found.commit) == (repo, commit)]
+    family = known[0] if known else manifest(repo, commit, source)
+    if family is None:
+        return None
+    found = family.in_folder(folder)
+    if found is None:
+        known_not = folder or "a model in its root"
+        raise ZooError(f"{MANIFEST} of {repo} knows nothing of {known_not}; it has {_folders(family)}")
+    return found
+
+
+def _told_folders(repo: str, revision: str | None, source: Source) -> str:
+    """The folders of a repository's manifest in words, if there is one."""
+    try:
+        family = manifest(repo, revision, source)
+    except ZooError:
+        family = None
+    return "" if family is None else f", of {_folders(family)}"
+
+
+def _folders(family: Family) -> str:
+    return ", ".join(model.folder for model in family.models.values())
+
+
+def manifest(repo: str, revision: str | None, source: Source) -> Family | None:
+    """A repository's ``manifest.json``, or None where it has none.
+
+    :raises ZooError: it is something else, or cannot be had
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    known = try_to_load_from_cache(repo, MANIFEST, source.cache_dir, revision)
+    if known is not None and not isinstance(known, str):  # known not to exist
+        return None
+    try:
+        path = get(repo, MANIFEST, revision, source, most=MANIFEST_BYTES)
+    except AbsentError:
+        return None
+    return parse(Family, path.read_text(encoding="utf-8", errors="replace"), f"{MANIFEST} of {repo}")
+
+
+def get(
+    repo: str, path: str, revision: str | None, source: Source, record: FileRecord | None = None, most: int = 1 << 40
+) -> Path:
+    """One file, from the cache or from the Hub, checked; a damaged copy in the cache is replaced once.
+
+    :param record: what it must be; without one, it is held to the digest that the Hub names it by
+    :param most: bytes that it may have
+    :raises AbsentError: there is no such file
+    :raises ZooError: it cannot be had, or is not what is on record
+    """
+    held = _download(repo, path, revision, source, record, most)
+    if _sound(held, record):
+        return held
+    if _offline(source):
         raise ZooError(
-            f"{address} holds no model: it has no config.json"
-            + ("" if folder else "; name a folder, hf:org/repo/folder")
+            f"{path} of {repo} is damaged in the cache, and the Hub may not be asked; go online once to mend it"
         )
-    return path
+    _forget(held)
+    held = _download(repo, path, revision, source, record, most, force_download=True)
+    if not _sound(held, record):
+        found = sha256(held)
+        _forget(held)
+        raise ZooError(_mismatch(repo, path, revision, f"SHA-256 {found}"))
+    return held
+
+
+def _download(
+    repo: str, path: str, revision: str | None, source: Source, record: FileRecord | None, most: int, force_download: bool = False
+) -> Path:  # fmt: skip
+    """A file as it is in the cache or on the Hub, where its size is right."""
+    from huggingface_hub import hf_hub_download
+
+    options: dict[str, Any] = {
+        "revision": revision, "cache_dir": source.cache_dir, "local_files_only": source.local_files_only, "force_download": force_download,
+    }  # fmt: skip
+    with explained(repo, path, revision):
+        found = hf_hub_download(repo, path, **options, dry_run=True)
+        size, cached = found.file_size, Path(found.local_path).is_file()
+        if record is not None and not cached and size not in (None, record.bytes):
+            raise ZooError(_mismatch(repo, path, revision, f"{size} bytes"))
+        if size is not None and size > most and (record is None or not cached):
+            raise ZooError(f"{path} of {repo} has {size} bytes; at most {most} are taken")
+        if cached and found.commit_hash == revision:
+            return Path(found.local_path)
+        try:
+            return Path(hf_hub_download(repo, path, **options))
+        except _http_error() as error:
+            if status(error) is not None:
+                raise
+            return Path(hf_hub_download(repo, path, **options))  # broken off: early 1.x does not go on by itself
+
+
+def _mismatch(repo: str, path: str, revision: str | None, found: str) -> str:
+    at = f"{repo}@{revision[:12]}" if revision else repo
+    return f"{path} of {at} is not the file on record: it has {found}; it was edited there, or broken on the way: do not use it"
+
+
+def _sound(path: Path, record: FileRecord | None) -> bool:
+    """Whether a file is what it should be: by its record, or by the digest that the cache names it by (of LFS, or of git)."""
+    if record is not None:
+        return path.stat().st_size == record.bytes and sha256(path) == record.sha256
+    name = _blob(path).name
+    if re.fullmatch(r"[0-9a-f]{64}", name):
+        return sha256(path) == name
+    return re.fullmatch(r"[0-9a-f]{40}", name) is None or git_digest(path.read_bytes()) == name
+
+
+def git_digest(data: bytes) -> str:
+    """Digest by which git knows a content, hexadecimal."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+def _forget(path: Path) -> None:
+    """Take a file out of the cache."""
+    blob = _blob(path)
+    path.unlink(missing_ok=True)
+    blob.unlink(missing_ok=True)
+
+
+def _blob(path: Path) -> Path:
+    """What a file of the cache links to, which is named by the digest that the Hub gave; where there are no links, the file itself."""
+    return path.parent / path.readlink() if path.is_symlink() else path
+
+
+def _offline(source: Source) -> bool:
+    from huggingface_hub import constants
+
+    return source.local_files_only or constants.HF_HUB_OFFLINE
+
+
+# the client's errors ---------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def explained(repo: str, path: str = "", revision: str | None = None) -> Iterator[None]:
+    """Turn the client's errors into one line each.
+
+    :raises AbsentError: there is no such file
+    :raises ZooError: anything else
+    """
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    try:
+        yield
+    except RemoteEntryNotFoundError:
+        raise AbsentError(f"{repo} has no file {path}" + (f" at {revision}" if revision else "")) from None
+    except (_http_error(), OSError, ValueError, RuntimeError) as error:
+        raise ZooError(_told(error, repo, path, revision)) from None
+
+
+def _http_error() -> type[Exception]:
+    """``HTTPError`` of the HTTP library that the client uses: httpx up to 1.x, then its successor."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    found: type[Exception] = HfHubHTTPError.__bases__[0]
+    return found
+
+
+def status(error: BaseException) -> int | None:
+    """HTTP status that an error of the client, or what caused it, comes from."""
+    found: BaseException | None = error
+    while found is not None:
+        response = getattr(found, "response", None)
+        if response is not None:
+            return int(response.status_code)
+        found = found.__cause__
+    return None
+
+
+def _told(error: Exception, repo: str, path: str, revision: str | None) -> str:
+    from huggingface_hub import constants, errors
+
+    what = f"{path} of {repo}" if path else repo
+    code = status(error)
+    if isinstance(error, errors.HFValidationError):
+        return f"{repo!r} is no name of a repository on the Hub; give ORG/name"
+    if isinstance(error, errors.GatedRepoError):
+        return f"{repo} is gated; ask for access on its page, then hf auth login"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{repo} has no revision {revision!r}"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"there is no repository {repo}, or it is private; see hf auth login"
+    if code == 401:
+        return "the Hub does not know this token; hf auth login, or set HF_TOKEN anew"
+    if code == 403:
+        return f"the Hub refuses {what} to this token; see hf auth whoami"
+    if code is not None:
+        return f"the Hub answers {code} when asked for {what}; try again later"
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+        return f"{what} is not in the cache and the Hub cannot be reached"
+    if isinstance(error, UnicodeEncodeError) or "LocalProtocol" in type(error).__name__:  # which would show the token
+        return "the token is malformed; hf auth login, or set HF_TOKEN anew"
+    if isinstance(error, _http_error()):
+        return f"cannot reach the Hub at {constants.ENDPOINT} for {what}: {type(error).__name__}"
+    cause = error.__cause__
+    if isinstance(error, RuntimeError | ValueError) and isinstance(cause, Exception):
+        return _told(cause, repo, path, revision)
+    return f"cannot get {what}: {scrubbed(getattr(error, 'strerror', None) or str(error))}"
+
+
+def scrubbed(text: str) -> str:
+    """First line of a message, without any token."""
+    from huggingface_hub import get_token
+
+    token = get_token()
+    text = (text.splitlines() or [""])[0]
+    text = text.replace(token, "[token]") if token else text
+    return re.sub(r"Bearer \S+|hf_\w+", "[token]", text)

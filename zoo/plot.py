@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from zoo.errors import ZooError
 from zoo.files import require_place, whole
@@ -33,6 +33,7 @@ STYLE = {
     "svg.fonttype": "none", "svg.hashsalt": "csi-feedback-zoo", "pdf.fonttype": 42, "legend.frameon": False,
 }  # fmt: skip
 
+RATE = "payload [bit per CSI sample]"
 OVER = {"snr_db": "SNR of the link at each antenna [dB]", "k": "symbols per CSI sample"}
 SAID: dict[str, Callable[[Any], str]] = {  # a curve's columns, in words
     "name": str,
@@ -71,10 +72,20 @@ def rd(
     :raises ZooError: no results, results of different data, an SNR that was not measured, or a picture that cannot be written
     """
     _require_kind(out)
+    _draw(rates(results, limits, snr_db), RATE, out)
+
+
+def rates(
+    results: Sequence[Mapping[str, Any]], limits: Mapping[str, Any] | None = None, snr_db: float | None = 30.0
+) -> Picture:
+    """NMSE over bits, see :func:`rd`.
+
+    :raises ZooError: no results, results of different data, or an SNR that was not measured
+    """
     data = _common_data(results)
     side = "Y as simulated" if snr_db is None else f"Y at {snr_db:g} dB SNR"
     rows = (limits or {"rows": []})["rows"]
-    picture = Picture(
+    return Picture(
         f"{_told(data)}, {side}",
         _by_family(results, snr_db),
         {
@@ -86,7 +97,6 @@ def rd(
             for row in published(data["scenario"], "bits")
         },
     )
-    _draw(picture, "payload [bit per CSI sample]", out)
 
 
 def snr(
@@ -154,7 +164,15 @@ def published(scenario: str, over: str) -> list[dict[str, Any]]:
 
 
 def _draw(picture: Picture, xlabel: str, out: Path) -> None:
-    """Models as coloured lines, limits in grey, published points as open markers."""
+    with whole(out) as draft, draft.open("wb") as file:
+        render(picture, xlabel, file, out.suffix[1:])
+
+
+def render(picture: Picture, xlabel: str, file: IO[bytes], kind: str = "png") -> None:
+    """Models as coloured lines, limits in grey, published points as open markers.
+
+    :param kind: png, svg or pdf
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -183,10 +201,7 @@ def _draw(picture: Picture, xlabel: str, out: Path) -> None:
         axes.set_title(picture.title, loc="left", fontsize=10)
         figure.legend(loc="outside right upper", fontsize=9, handlelength=2.4, labelspacing=0.6)
         try:
-            with whole(out) as draft:
-                figure.savefig(
-                    draft, format=out.suffix[1:], dpi=160, metadata={"Date": None} if out.suffix == ".svg" else None
-                )
+            figure.savefig(file, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
         finally:
             plt.close(figure)
 

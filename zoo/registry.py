@@ -1,5 +1,7 @@
 """Models by name: the architectures, the index of released models, and where a name is looked for.
 
+A name is looked for among directories, the models of the package, the Hub's cache and the Hub, in this order.
+
 A model is a directory of four files (``model.safetensors``, ``config.json``, ``vectors.safetensors``, ``results.json``); a collection
 is a directory of models with an ``index.json`` that holds the SHA-256 of every file.
 """
@@ -12,6 +14,8 @@ import hashlib
 import importlib
 import json
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +38,22 @@ ARCHITECTURES = {
 }
 WEIGHTS = Path(__file__).parent / "weights"  # models that come with the package
 INDEX = "index.json"
+FILES = {  # of a model, and the bytes that each may have
+    "config.json": 1 << 20, "model.safetensors": 1 << 40, "results.json": 1 << 24, "vectors.safetensors": 1 << 28,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Source:
+    """How models of the Hub are come by.
+
+    ``revision``: branch, tag or commit, in place of the one on record; ``cache_dir``: in place of the client's own cache;
+    ``local_files_only``: never ask the Hub.
+    """
+
+    revision: str | None = None
+    cache_dir: Path | None = None
+    local_files_only: bool = False
 
 
 def architecture(name: str) -> type[Model[Any]]:
@@ -115,25 +135,42 @@ def list_models(pattern: str = "*") -> list[str]:
     return sorted(found, key=lambda name: (name.rsplit("-", 1)[0], rate_of(name)))
 
 
-def locate(model: str | Path) -> tuple[Path, dict[str, str] | None]:
-    """Directory of a model, and the digests that its files must have. A directory of the name given goes before a model of the package.
+def locate(model: str | Path, source: Source | None = None) -> tuple[Path, dict[str, str] | None]:
+    """Directory of a model, and the digests that its files must have.
+
+    A directory of the name given goes before a model of the package, and that before the Hub.
 
     :param model: name, path of a directory, or ``hf:org/repo[/folder][@revision]``
-    :raises ZooError: nothing of that name; the nearest names are given
+    :param source: of models of the Hub
+    :raises ZooError: nothing of that name; the nearest names are given; or it cannot be fetched
     """
-    text = str(model)
+    text, path, source = str(model), Path(model), source or Source()
     if text.startswith("hf:"):
-        from zoo.hub import fetch
+        from zoo import hub
 
-        path = fetch(text)
-        return path, read_index(path.parent).get(path.name)
-    path = Path(model)
+        return hub.fetch(text, source)
     if (path / "config.json").is_file():
+        if source.revision is not None:
+            raise ZooError(f"{text} is a directory here; a revision is for models of the Hub")
         return path, read_index(path.resolve().parent).get(path.resolve().name)
     index = read_index(WEIGHTS)
-    if text in index:
+    if text in index and source.revision is None:
         return WEIGHTS / text, index[text]
+    from zoo.publication import published
+
+    known = published()
+    if text in known:
+        from zoo import hub
+
+        return hub.fetch_published(text, known[text], source)
+    if text in index:
+        raise ZooError(f"{text} comes with the package; a revision is for models of the Hub")
     if path.is_dir() or "/" in text:
         raise ZooError(f"{text} is no model directory: it has no config.json; see zoo list for names")
-    near = difflib.get_close_matches(text, index, n=3, cutoff=0.4)
-    raise ZooError(f"unknown model {text!r}; " + (f"nearest: {', '.join(near)}" if near else "see zoo list"))
+    raise ZooError(unknown_model(text, [*index, *known]))
+
+
+def unknown_model(name: str, known: Iterable[str]) -> str:
+    """Message for a name that no model has, with the nearest."""
+    near = difflib.get_close_matches(name, dict.fromkeys(known), n=3, cutoff=0.4)
+    return f"unknown model {name!r}; " + (f"nearest: {', '.join(near)}" if near else "see zoo list --remote")
