@@ -727,8 +727,8 @@ def test_zoo_reads_in_place(tiny: Store, sha: str, sent: list[int], monkeypatch:
         assert a.equal(b)
     assert sum(sent) - before < 3 * (CHUNK_BYTES + 1000)
     for url, words in {
-        "hf://datasets/org/absent/store.zarr": "there is no data set org/absent, or it is private",
-        f"hf://datasets/{REPO}@v9": f"the data set {REPO} has no revision 'v9'",
+        "hf://datasets/org/absent/store.zarr": "there is no repository org/absent, or it is private",
+        f"hf://datasets/{REPO}@v9": f"{REPO} has no revision 'v9'",
         f"hf://datasets/{REPO}/other.zarr": "is not a CSI store .*give one that datagen publish has put there",
         f"hf://datasets/{REPO}/../x": "is no store on the Hub",
         "hf://org/model": "is no store on the Hub",

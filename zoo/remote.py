@@ -57,26 +57,8 @@ def pinned(url: str) -> str:
 
 def _commit(repo: str, revision: str | None) -> str | None:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
 
-    network: Any = HfHubHTTPError.__bases__[0]  # the root of httpx's errors, whichever httpx the client uses
-    try:
+    from zoo.hub import explained
+
+    with explained(repo, revision=revision):
         return HfApi().repo_info(repo, repo_type="dataset", revision=revision).sha
-    except OfflineModeIsEnabled:
-        raise ZooError(f"the data set {repo} is on the Hub and HF_HUB_OFFLINE is set; see datagen pull") from None
-    except RevisionNotFoundError:
-        raise ZooError(f"the data set {repo} has no revision {revision!r}") from None
-    except (RepositoryNotFoundError, HFValidationError):
-        raise ZooError(f"there is no data set {repo}, or it is private; see hf auth login") from None
-    except UnicodeEncodeError:  # which would show the token
-        raise ZooError("the token has characters that no token has; hf auth login, or set HF_TOKEN anew") from None
-    except HfHubHTTPError as error:
-        raise ZooError(f"the data set {repo}: the Hub answers with HTTP status {error.response.status_code}") from None
-    except (network, ConnectionError) as error:
-        raise ZooError(f"the data set {repo}: the Hub cannot be reached ({type(error).__name__})") from None
