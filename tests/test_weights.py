@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,16 @@ def test_readme_says_what_symbols_are_worth() -> None:
     assert (ROOT / "benchmarks/results/snr.png").read_bytes()[:4] == b"\x89PNG"
     for bound in measured["limits"]:
         assert bound["data"]["recipe_digest"] == read_config(registry.WEIGHTS / SYMBOLS[0])["dataset"]["recipe_digest"]
+
+
+def test_readme_example_of_symbols_runs_in_a_fresh_process() -> None:
+    page = (ROOT / "README.md").read_text()
+    start = page.index('model = zoo.load("rd-jscc-lite-cdl-k32")')
+    example = page[start : page.index("```", start)]
+    x = "x = torch.ones(2, 32, 32, dtype=torch.complex64).numpy()"
+    script = "\n".join(["import zoo, torch", x, example, "assert z.shape == x.shape"])
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
 
 
 def test_readme_costs_are_of_their_benchmark() -> None:

@@ -169,17 +169,20 @@ def unit_power(symbols: Tensor) -> Tensor:
     return symbols * (scale[..., 0] if symbols.is_complex() else scale)
 
 
-def transmit(symbols: Tensor, snr_db: float | Tensor, *, channel: Channel, generator: torch.Generator) -> Received:
+def transmit(
+    symbols: Tensor | NDArray[np.complexfloating], snr_db: float | Tensor, *, channel: Channel, generator: torch.Generator
+) -> Received:  # fmt: skip
     """Send symbols, each sample through a channel of its own. Differentiable with respect to the symbols.
 
     The noise is drawn behind the combiner: h^H n / ||h|| is as normal and as white as n is, with the same variance.
 
-    :param symbols: one of each subcarrier, complex [n, k]; those of unit power make ``snr_db`` what it says, see :func:`unit_power`
+    :param symbols: one of each subcarrier, complex [n, k], numpy or torch; those of unit power make ``snr_db`` what it says, see :func:`unit_power`
     :param snr_db: SNR of one antenna [dB], for all samples or for each, [n]; ``math.inf`` for no noise
     :param channel: where h comes from
     :param generator: on the device of ``symbols``; it decides channels first, then noise, whatever the SNR
     :raises ZooError: symbols that are not complex [n, k], an SNR of another shape or that is no number, a generator on another device
     """
+    symbols = torch.as_tensor(symbols)
     if symbols.ndim != 2 or not symbols.is_complex():
         kind = f"{str(symbols.dtype).removeprefix('torch.')} {list(symbols.shape)}"
         raise ZooError(f"the symbols are {kind}; the link takes complex [n, k]")
