@@ -5,6 +5,9 @@
 
 Every convolution has batch normalisation, a leaky ReLU (but for the last of a block) and an SNR gate behind it.
 
+With ``linear``, beyond the papers, the convolutions of both ends are added to their input instead of taking its place, symbols pass gates that
+see their energies, and training starts from the linear code of :mod:`zoo.models.klt_jscc`: from its error, not from nothing.
+
 Sources: J. Xu et al., "Deep joint source-channel coding for CSI feedback: an end-to-end approach", IEEE JSAC 2023; sizes: RD-JSCC, Tables
 I, II, V and VII. The tables leave activations, normalisation and gates open. With a gate and four numbers of normalisation a channel
 (gain, bias and the two running moments) behind every convolution, and one gate more at the decoder's end, Table I's encoder has
