@@ -157,32 +157,43 @@ def generate(
     if scheduler is None:  # a cluster's workers may have the devices and the memory that this machine lacks
         check_device(device)
         check_memory(plan, workers)
+    with resumable(ledger, plan.shard_count), ledger.locked() as assure:
+        finished = _finished(job, force)
+        if finished is not None:  # by another run just now, or by an earlier one that died tidying up
+            ledger.tidy()
+            return finished
+        manifest = _make(job, sources, workers, scheduler, force, progress)
+        try:
+            for source in sources:
+                source.check_unchanged()
+            if accept is not None:
+                accept(manifest)
+        except BaseException:
+            ledger.remove()
+            raise
+        stores.finish(ledger.data, manifest)
+        ledger.publish(force, assure)
+    return stores.open_store(ledger.out)
+
+
+@contextmanager
+def resumable(ledger: Ledger, shards: int) -> Iterator[None]:
+    """Say what is kept of work that ends early inside.
+
+    :param shards: of the whole store
+    :raises Interrupted: Ctrl-C
+    :raises DatagenError: the operating system refuses to write
+    """
     try:
-        with ledger.locked() as assure:
-            finished = _finished(job, force)
-            if finished is not None:  # by another run just now, or by an earlier one that died tidying up
-                ledger.tidy()
-                return finished
-            manifest = _make(job, sources, workers, scheduler, force, progress)
-            try:
-                for source in sources:
-                    source.check_unchanged()
-                if accept is not None:
-                    accept(manifest)
-            except BaseException:
-                ledger.remove()
-                raise
-            stores.finish(ledger.data, manifest)
-            ledger.publish(force, assure)
+        yield
     except KeyboardInterrupt:
         kept = len(ledger.records())
-        what = f"{kept} of {plan.shard_count} shards are in {ledger.wip}; " if kept else "no shard was finished; "
+        what = f"{kept} of {shards} shards are in {ledger.wip}; " if kept else "no shard was finished; "
         raise Interrupted(f"stopped: {what}give the same command again to go on") from None
     except OSError as error:
         raise DatagenError(
             f"cannot write {ledger.out}: {error.strerror or error}; mend it and give the same command again"
         ) from None
-    return stores.open_store(ledger.out)
 
 
 def _make(

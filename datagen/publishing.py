@@ -21,8 +21,8 @@ from datagen import report
 from datagen import store as stores
 from datagen.card import card
 from datagen.croissant import croissant
-from datagen.errors import DatagenError, Interrupted, VerificationError
-from datagen.execute import ELSEWHERE, check_disk, occupant, resolve
+from datagen.errors import DatagenError, VerificationError
+from datagen.execute import ELSEWHERE, check_disk, occupant, resolve, resumable
 from datagen.hub import KIND, STORE, Digests, HubError, api, commit, hub_errors, parse_address, tree
 from datagen.ledger import Ledger
 from datagen.manifest import Manifest, ShardRecord
@@ -275,27 +275,18 @@ def pull(
     if not ledger.wip.exists() and (store := _already(ledger, promised, manifest, force)) is not None:
         return Pulled(store, repo, sha, existed=True)
     transfer = _Transfer(repo, sha, files, ledger, promised)
-    try:
-        with ledger.locked() as assure:
-            if (store := _already(ledger, promised, manifest, force)) is not None:
-                ledger.tidy()
-                return Pulled(store, repo, sha, existed=True)
-            ledger.start(force)
-            transfer.run(progress)
-            try:
-                _check(transfer.data, promised, manifest, f"{repo}@{sha}", progress)
-            except VerificationError:
-                ledger.remove()
-                raise
-            ledger.publish(force, assure)
-    except KeyboardInterrupt:
-        kept, total = len(ledger.records()), len(promised.shards)
-        what = f"{kept} of {total} shards are in {ledger.wip}" if kept else "no shard was complete"
-        raise Interrupted(f"stopped: {what}; give the same command again to go on") from None
-    except OSError as error:
-        raise DatagenError(
-            f"cannot write {path}: {error.strerror or error}; mend it and give the same command again"
-        ) from None
+    with resumable(ledger, len(promised.shards)), ledger.locked() as assure:
+        if (store := _already(ledger, promised, manifest, force)) is not None:
+            ledger.tidy()
+            return Pulled(store, repo, sha, existed=True)
+        ledger.start(force)
+        transfer.run(progress)
+        try:
+            _check(transfer.data, promised, manifest, f"{repo}@{sha}", progress)
+        except VerificationError:
+            ledger.remove()
+            raise
+        ledger.publish(force, assure)
     return Pulled(stores.open_store(path), repo, sha, existed=False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -73,18 +74,25 @@ def cli(tmp_path: Path) -> Cli:
 @pytest.fixture
 def zoo_cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     """Run the entry point of ``zoo`` in this process, which has torch already, in a directory of the test's own."""
-    monkeypatch.chdir(tmp_path)
+    return in_process("zoo", tmp_path, monkeypatch, capsys)
+
+
+def in_process(program: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Run the entry point of a program in this process.
+
+    :param place: directory to run it in
+    """
+    main = importlib.import_module(f"{program}.cli").main
+    monkeypatch.chdir(place)
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # the suite keeps its handlers
 
     def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        from zoo.cli import main
-
         argv = list(map(str, arguments))
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
             main(argv)
         assert isinstance(end.value.code, int)
-        return subprocess.CompletedProcess(["zoo", *argv], end.value.code, *capsys.readouterr())
+        return subprocess.CompletedProcess([program, *argv], end.value.code, *capsys.readouterr())
 
     return run
 

@@ -8,8 +8,6 @@ import logging
 import os
 import pickle
 import shutil
-import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from datagen.card import size_category
 from datagen.place import BucketError, BucketPath, place, sizes
 from datagen.publishing import publish, pull
 from tests import hub_server
-from tests.conftest import HUB, Cli, assert_one_line_error, small_recipe
+from tests.conftest import HUB, Cli, assert_one_line_error, in_process, small_recipe
 from tests.hub_server import HubServer
 from tests.test_execute import assert_same_samples
 from tests.test_manifest import edited
@@ -90,20 +88,7 @@ def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     """Run the entry point of ``datagen`` in this process, in a directory of the test's own."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the suite keeps its handlers
-
-    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        from datagen.cli import main
-
-        argv = list(map(str, arguments))
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main(argv)
-        assert isinstance(end.value.code, int)
-        return subprocess.CompletedProcess(["datagen", *argv], end.value.code, *capsys.readouterr())
-
-    return run
+    return in_process("datagen", tmp_path, monkeypatch, capsys)
 
 
 def remote(sha: str | None = None) -> dict[str, bytes]:
