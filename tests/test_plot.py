@@ -87,6 +87,20 @@ def test_limits_and_published_points_stand_beside() -> None:
     assert [row["name"] for row in plot.published("cost2100", "bits")] == ["GD-CSI"]
 
 
+def test_block_error_rates() -> None:
+    with_bler = {**UNET, "points": [{**point, "bler": 10 ** point["nmse_db"]} for point in UNET["points"]]}
+    found = plot.curves([with_bler], measure="bler")
+    assert found.measure == "bler"
+    assert found.measured == {"unet-jscc-lite": [(snr, 10 ** nmse_db(16, snr, 0, None, None)) for snr in (-5, 0, 5)]}
+    for results, options, words in (
+        ([with_bler, RD], {}, "no block error rates; zoo eval --bler"),
+        ([with_bler], {"limits": [bound(16)]}, "are of the NMSE"),
+        ([with_bler], {"with_published": True}, "are of the NMSE"),
+    ):
+        with pytest.raises(ZooError, match=words):
+            plot.curves(results, measure="bler", **options)
+
+
 def test_curves_that_are_none() -> None:
     cases: list[tuple[list[dict[str, Any]], dict[str, Any], str]] = [
         ([], {}, "there are no results to draw"),
@@ -126,6 +140,7 @@ def test_command_refuses(zoo_cli: Cli, tmp_path: Path) -> None:
         (("codec.json", "--out", "p.png"), "codec.json sends bits, not symbols"),
         (("unet.json", "--out", "p.gif"), "must end in one of"),
         (("unet.json", "--out", "no/p.png"), "there is no directory no"),
+        (("unet.json", "--bler", "--out", "p.png"), "no block error rates"),
         (("unet.json", "--steps", "3", "--out", "p.png"), "nothing was measured at --steps 3"),
         (("unet.json", "--limits", "rates.json", "--out", "p.png"), "rates.json holds no limits over SNR"),
         (("unet.json", "--limits", "no.json", "--out", "p.png"), "cannot read limits from no.json"),

@@ -31,7 +31,7 @@ from zoo.models.unetjscc import UNetConfig, UNetJSCC, shared
 from zoo.nn.quantise import mu_law, mu_law_inverse
 from zoo.nn.residual_diffusion import add_residual_noise
 from zoo.nn.snr_gate import SnrGate
-from zoo.uplink import Rayleigh, unit_power
+from zoo.uplink import Rayleigh, transmit, unit_power
 
 AE: dict[str, Any] = {
     "symbols": (2, 4, 8), "encoder": ((2, 3), (4, 3), (2, 3)), "decoder": ((4, 3), (2, 3)), "decoder_kernel": 3, "blocks": 1,
@@ -502,6 +502,14 @@ def test_each_sample_is_refined_or_not_by_itself() -> None:
     assert torch.equal(mixed[1::2], model.decode(sent, snr)[1::2])
     assert torch.equal(mixed[::2], model.decode(sent, snr, 0)[::2])
     assert isinstance(model.worth_refining(sent.numpy(), 5), np.ndarray)
+
+
+def test_what_the_link_leaves_is_decoded_as_it_is() -> None:
+    model = untrained("rd-jscc")
+    sent = model.encode(samples(3).numpy(), 5)
+    received = transmit(sent, 5, channel=Rayleigh(), generator=generator())
+    assert torch.equal(model.decode(received, 5), model.decode(received.symbols, 5))
+    assert not model.worth_refining(received, 5).any()
 
 
 def test_models_without_a_choice_take_their_fewest_steps() -> None:

@@ -889,21 +889,23 @@ def rd(models: Sequence[str], limits_file: Path | None, snr_db: float | None, ou
     help="separate coding, as zoo limits --link writes it; as often as you like",
 )  # fmt: skip
 @click.option("--published", is_flag=True, help="and the papers' points for the same data")
+@click.option("--bler", is_flag=True, help="block error rates instead of NMSE")
 @click.option("--out", required=True, type=_PATH, help="picture: .png, .svg or .pdf")
 def snr(
-    models: Sequence[str], over: str, limits_files: Sequence[Path], published: bool, out: Path, **chosen: list[Any] | None
+    models: Sequence[str], over: str, limits_files: Sequence[Path], published: bool, bler: bool, out: Path, **chosen: list[Any] | None
 ) -> None:  # fmt: skip
-    """Draw NMSE over the SNR of the link.
+    """Draw NMSE, or --bler, over the SNR of the link.
 
     For each MODEL that sends symbols, or all of the package: a curve for each combination of --k, --steps, --bits and --cnr that was
-    measured, or is chosen here; numbers are written 8,16,32 or START:STOP:STEP. With --over k, NMSE over the symbols at each --snr.
+    measured, or is chosen here; numbers are written 8,16,32 or START:STOP:STEP. With --over k, over the symbols at each --snr.
     """
     from zoo import plot as draw
 
     found = _results(models, symbols=True)
     wanted = {column: values for column, values in chosen.items() if values is not None}
     bounds = [draw.read_limits(path, "snr_db") for path in limits_files]
-    draw.snr(found, out, bounds, {"snr": "snr_db"}.get(over, over), wanted, published)
+    measure = "bler" if bler else "nmse_db"
+    draw.snr(found, out, bounds, {"snr": "snr_db"}.get(over, over), wanted, published, measure)
     click.echo(f"wrote {out}", err=True)
 
 

@@ -44,6 +44,7 @@ SAID: dict[str, Callable[[Any], str]] = {  # a curve's columns, in words
     "cnr_db": lambda cnr: "perfect CSI" if cnr is None else f"CNR {cnr:g} dB",
     "channel": str,
 }
+MEASURES = {"nmse_db": "NMSE [dB]", "bler": "block error rate"}  # what may be drawn of a point
 Lines = dict[str, list[tuple[float, float]]]  # label to points, of x and NMSE [dB]
 
 
@@ -55,6 +56,7 @@ class Picture:
     measured: Lines
     limits: Lines
     published: Lines
+    measure: str = "nmse_db"
 
 
 def rd(
@@ -101,7 +103,7 @@ def rates(
 
 def snr(
     results: Sequence[Mapping[str, Any]], out: Path, limits: Sequence[Mapping[str, Any]] = (), over: str = "snr_db",
-    chosen: Mapping[str, Collection[Any]] | None = None, with_published: bool = False,
+    chosen: Mapping[str, Collection[Any]] | None = None, with_published: bool = False, measure: str = "nmse_db",
 ) -> None:  # fmt: skip
     """Draw the curves of models that send symbols, see :func:`curves`.
 
@@ -109,25 +111,30 @@ def snr(
     :raises ZooError: as :func:`curves` does, or a picture that cannot be written
     """
     _require_kind(out)
-    _draw(curves(results, limits, over, chosen, with_published), OVER[over], out)
+    _draw(curves(results, limits, over, chosen, with_published, measure), OVER[over], out)
 
 
 def curves(
     results: Sequence[Mapping[str, Any]], limits: Sequence[Mapping[str, Any]] = (), over: str = "snr_db",
-    chosen: Mapping[str, Collection[Any]] | None = None, with_published: bool = False,
+    chosen: Mapping[str, Collection[Any]] | None = None, with_published: bool = False, measure: str = "nmse_db",
 ) -> Picture:  # fmt: skip
-    """NMSE over the SNR of the link, or over the symbols: a curve for each combination of the rest, named by what differs.
+    """NMSE, or block error rate, over the SNR of the link, or over the symbols: a curve for each combination of the rest, named by what differs.
 
     :param results: contents of ``results.json`` files of models that send symbols, all measured on the same samples
     :param limits: of separate coding, as ``zoo limits --link`` writes them; those of the same k, or SNR, are drawn
     :param over: ``snr_db`` or ``k``
     :param chosen: values to draw of any of ``k``, ``snr_db``, ``steps``, ``bits``, ``cnr_db``; all of the others
     :param with_published: the papers' points for the same data, k and SNR too
+    :param measure: ``nmse_db`` or ``bler``
     :raises ZooError: no results, results of different data or twice the same, values that were not measured, or limits or
         published points to be drawn when none belong to these curves
     """
     data, chosen = _common_data(results), chosen or {}
     measured = _chosen(_measured(results), chosen)
+    if any(measure not in row for row in measured):
+        raise ZooError("these results have no block error rates; zoo eval --bler measures them")
+    if measure != "nmse_db" and (limits or with_published):
+        raise ZooError("limits and published points are of the NMSE; leave them out beside block error rates")
     fixed = "k" if over == "snr_db" else "snr_db"
     drawn = {column: chosen[column] for column in ("k", "snr_db") if column in chosen}
     drawn[fixed] = sorted({row[fixed] for row in measured})
@@ -148,9 +155,10 @@ def curves(
     shared = ", ".join(SAID[column](measured[0][column]) for column in common)
     return Picture(
         _told(data) + (shared and f"\n{shared}"),
-        _lines(measured, over, differing),
+        _lines(measured, over, differing, measure),
         _lines(bounds, over, ["name", *(column for column in differing if column != "name")]),
         _lines(points, over, ["name", *({fixed} & set(differing))]),
+        measure,
     )
 
 
@@ -195,7 +203,9 @@ def render(picture: Picture, xlabel: str, file: IO[bytes], kind: str = "png") ->
                 *zip(*line, strict=True), color="0.55", linestyle=dash, linewidth=1.3, label=f"limit: {label}", zorder=1
             )  # fmt: skip
         ticks = {x for lines in (picture.measured, picture.published) for line in lines.values() for x, _ in line}
-        axes.set(xlabel=xlabel, ylabel="NMSE [dB]", xticks=rates_to_print(sorted(ticks)))
+        axes.set(xlabel=xlabel, ylabel=MEASURES[picture.measure], xticks=rates_to_print(sorted(ticks)))
+        if picture.measure == "bler":
+            axes.set_yscale("log")
         axes.grid(axis="y", color="0.9", linewidth=0.8)
         axes.set_axisbelow(True)
         axes.set_title(picture.title, loc="left", fontsize=10)
@@ -321,12 +331,14 @@ def _command_line(chosen: Mapping[str, Collection[Any]]) -> str:
     return " ".join(f"--{key.removesuffix('_db')} {values}" for key, values in told.items())
 
 
-def _lines(rows: Sequence[Mapping[str, Any]], over: str, labels: Sequence[str]) -> Lines:
+def _lines(
+    rows: Sequence[Mapping[str, Any]], over: str, labels: Sequence[str], measure: str = "nmse_db"
+) -> Lines:  # fmt: skip
     """Rows as lines, one for each combination of the columns that label them."""
     lines: Lines = {}
     for row in rows:
         label = ", ".join(SAID[column](row[column]) for column in labels if column in row)
-        lines.setdefault(label, []).append((row[over], row["nmse_db"]))
+        lines.setdefault(label, []).append((row[over], row[measure]))
     return {label: sorted(line) for label, line in lines.items()}
 
 

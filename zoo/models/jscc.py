@@ -23,7 +23,7 @@ from zoo.errors import ZooError
 from zoo.models.base import Csi, Model, ModelConfig, Network, finite
 from zoo.nn import bits as bytes_of
 from zoo.nn.quantise import mu_law, mu_law_inverse, straight_through, uniform_codes, uniform_values
-from zoo.uplink import Channel, Rayleigh, transmit, unit_power
+from zoo.uplink import Channel, Rayleigh, Received, transmit, unit_power
 
 MU = 50.0  # of the companding, §VII-C
 PEAK = 3 / math.sqrt(2)  # largest real part that is quantised: three standard deviations of unit power
@@ -141,7 +141,7 @@ class JSCC(Model[J]):
     def decode(self, received: Any, snr_db: Any, steps: int | Literal["auto"] | None = None) -> Any:
         """What the base station makes of it.
 
-        :param received: symbols after combining, complex [n, k], numpy or torch; k tells the rate
+        :param received: what :func:`zoo.uplink.transmit` gives, or its symbols, complex [n, k], numpy or torch; k tells the rate
         :param snr_db: of the link, at each antenna: a number or [n]
         :param steps: of refinement; 0 is the autoencoder alone; ``auto`` is the config's choice for samples that
             :meth:`worth_refining` picks, and the fewest for the rest; the config's choice for all if not given
@@ -149,6 +149,7 @@ class JSCC(Model[J]):
             else numpy
         :raises ZooError: symbols of a number that the model does not serve, or not finite; steps that it does not have
         """
+        received = _symbols_of(received)
         steps = self.default_steps if steps is None else steps
         fewest, most = self.steps
         if steps != "auto" and not fewest <= steps <= most:
@@ -176,6 +177,7 @@ class JSCC(Model[J]):
         :returns: bool [n], a tensor where ``received`` is one, else numpy
         :raises ZooError: as :meth:`decode` does
         """
+        received = _symbols_of(received)
         parts = [torch.zeros(0, dtype=torch.bool, device=self.device)]
         return _as_given(torch.cat(parts + [self._worth(*part) for part in self._arrived(received, snr_db)]), received)
 
@@ -315,6 +317,10 @@ def _width(bits: int) -> int:
 
 def _wide(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32)).contiguous()
+
+
+def _symbols_of(received: Any) -> Any:
+    return received.symbols if isinstance(received, Received) else received
 
 
 def _as_given(values: Tensor, given: Any) -> Any:
