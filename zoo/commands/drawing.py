@@ -1,0 +1,169 @@
+"""``zoo limits``, ``plot``: what no code beats, and pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from zoo.commands.options import JSON, PATH, QUIET, InOrder, Link, Numbers, Snr, StorePath
+from zoo.errors import ZooError
+
+
+@click.command()
+@click.argument("store", type=StorePath())
+@click.option(
+    "--bits", type=click.IntRange(1), multiple=True, default=(32, 64, 128, 192, 256, 320), show_default=True,
+    help="rate; as often as you like",
+)  # fmt: skip
+@click.option(
+    "--components", type=click.IntRange(1), default=48, show_default=True, help="principal components of X and of Y that count"
+)  # fmt: skip
+@click.option(
+    "--side-information-snr", "snr_db", type=Snr(), metavar="DB|none", default="30", show_default=True, help="of Y"
+)  # fmt: skip
+@click.option("--simulate", is_flag=True, help="and the limit with known velocity, by the law of the store's recipe")
+@click.option(
+    "--link", "symbols", type=Link(), metavar="k=N", help="over a feedback link instead: N symbols a sample, at --snr"
+)
+@click.option(
+    "--snr", "link_snr", type=Numbers(float), metavar="DB|START:STOP:STEP", default="-10:10:5", show_default=True,
+    help="of one antenna of the link",
+)  # fmt: skip
+@click.option(
+    "--channel", metavar="awgn|rayleigh|rician|STORE", default="rayleigh", show_default=True,
+    help="of the link; a STORE as datagen inh --uplink makes them",
+)  # fmt: skip
+@click.option("--out", type=PATH, help="write them to this file too, for zoo plot --limits")
+@JSON
+@QUIET
+@click.pass_context
+def limits(
+    ctx: click.Context, store: str | Path, bits: tuple[int, ...], components: int, snr_db: float | None, simulate: bool,
+    symbols: int | None, link_snr: list[float], channel: str, out: Path | None, as_json: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Compute what no code can beat.
+
+    Gaussian rate-distortion limits from the covariances of a STORE of datagen. With --link, those of separate source and channel coding:
+    the Gaussian bound, and KLT codes, at the capacity of the link.
+    """
+    from zoo import limits as gaussian
+    from zoo.data import Simulated, Store
+    from zoo.files import put, require_place
+
+    of_links, of_bits = ("link_snr", "channel"), ("bits", "components", "snr_db", "simulate")
+    for parameter in ctx.command.params:
+        if parameter.name in (of_links if symbols is None else of_bits) and _given(ctx, parameter):
+            raise ZooError(f"{parameter.opts[0]} goes {'with' if symbols is None else 'without'} --link")
+    if out is not None:
+        require_place(out)
+    opened = Store(store)
+    if symbols is None:
+        law = Simulated(opened.recipe, "cpu").statistics() if simulate else None
+        found = gaussian.from_store(
+            opened, sorted(set(bits)), components=components, snr_db=snr_db, progress=not quiet,
+            statistics=law,
+        )  # fmt: skip
+    else:
+        from zoo import uplink
+
+        found = gaussian.over_link(opened, uplink.named(channel), symbols, link_snr, progress=not quiet)
+        found["link"]["channel"] = channel
+    text = json.dumps(found, indent=1, allow_nan=False)
+    if out is not None:
+        put(out, text + "\n")
+    if as_json:
+        click.echo(text)
+        return
+    title, columns = ("NMSE in dB at bits", "bits") if symbols is None else ("NMSE in dB at SNR in dB", "snr_db")
+    lines = [(title, [f"{value:g}" for value in found["rows"][0][columns]])]
+    lines += [(row["name"], [f"{nmse:.2f}" for nmse in row["nmse_db"]]) for row in found["rows"]]
+    lines += [
+        (f"capacity, {row['name']}", [f"{bits:.1f}" for bits in row["bits"]]) for row in found.get("capacity", ())
+    ]
+    width = max(len(name) for name, _ in lines)
+    for name, cells in lines:
+        click.echo(f"{name:<{width}}" + "".join(f"{cell:>8}" for cell in cells))
+
+
+def _given(ctx: click.Context, parameter: click.Parameter) -> bool:
+    """Whether a parameter stands on the command line."""
+    return ctx.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
+
+
+@click.group(cls=InOrder)
+def plot() -> None:
+    """Draw pictures of results."""
+
+
+@plot.command()
+@click.argument("models", nargs=-1, metavar="[MODEL|RESULTS.json]...")
+@click.option("--limits", "limits_file", type=PATH, metavar="FILE", help="Gaussian limits, as zoo limits writes them")
+@click.option(
+    "--snr", "snr_db", type=Snr(), metavar="DB|none", default="30", show_default=True, help="of the side information"
+)
+@click.option("--out", required=True, type=PATH, help="picture: .png, .svg or .pdf")
+def rd(models: Sequence[str], limits_file: Path | None, snr_db: float | None, out: Path) -> None:
+    """Draw NMSE over bits.
+
+    One line a family, of each MODEL or of all that come with the package, with the limits and the papers' points.
+    """
+    from zoo import plot as draw
+
+    found = _results(models, symbols=False)
+    draw.rd(found, out, None if limits_file is None else draw.read_limits(limits_file), snr_db)
+    click.echo(f"wrote {out}", err=True)
+
+
+@plot.command()
+@click.argument("models", nargs=-1, metavar="[MODEL|RESULTS.json]...")
+@click.option("--over", type=click.Choice(["snr", "k"]), default="snr", show_default=True, help="what the axis is of")
+@click.option("--snr", "snr_db", type=Numbers(float), metavar="NUMBERS", help="of the link")
+@click.option("--k", type=Numbers(int), metavar="NUMBERS", help="symbols a sample")
+@click.option("--steps", type=Numbers(int, Numbers.AUTO), metavar="NUMBERS|auto", help="of refinement")
+@click.option("--bits", type=Numbers(int, Numbers.NONE), metavar="NUMBERS|none", help="of quantised symbols")
+@click.option("--cnr", "cnr_db", type=Numbers(float, Numbers.NONE), metavar="NUMBERS|none", help="of the UE's CSI")
+@click.option(
+    "--limits", "limits_files", type=PATH, multiple=True, metavar="FILE",
+    help="separate coding, as zoo limits --link writes it; as often as you like",
+)  # fmt: skip
+@click.option("--published", is_flag=True, help="and the papers' points for the same data")
+@click.option("--bler", is_flag=True, help="block error rates instead of NMSE")
+@click.option("--out", required=True, type=PATH, help="picture: .png, .svg or .pdf")
+def snr(
+    models: Sequence[str], over: str, limits_files: Sequence[Path], published: bool, bler: bool, out: Path, **chosen: list[Any] | None
+) -> None:  # fmt: skip
+    """Draw NMSE, or --bler, over the SNR of the link.
+
+    For each MODEL that sends symbols, or all of the package: a curve for each combination of --k, --steps, --bits and --cnr that was
+    measured, or is chosen here; numbers are written 8,16,32 or START:STOP:STEP. With --over k, over the symbols at each --snr.
+    """
+    from zoo import plot as draw
+
+    found = _results(models, symbols=True)
+    wanted = {column: values for column, values in chosen.items() if values is not None}
+    bounds = [draw.read_limits(path, "snr_db") for path in limits_files]
+    measure = "bler" if bler else "nmse_db"
+    draw.snr(found, out, bounds, {"snr": "snr_db"}.get(over, over), wanted, published, measure)
+    click.echo(f"wrote {out}", err=True)
+
+
+def _results(models: Sequence[str], symbols: bool) -> list[dict[str, Any]]:
+    """Of models that send symbols, or of those that send bits: these, or all that come with the package."""
+    from zoo import registry, results
+
+    found = []
+    for model in models or registry.list_models():
+        read = results.read(Path(model) if Path(model).is_file() else registry.locate(model)[0])
+        if read is None:
+            raise ZooError(f"{model} has no results; zoo eval makes them")
+        fits = ("points" in read) == symbols
+        if models and not fits:
+            sort = "bits, not symbols" if symbols else "symbols, not bits"
+            raise ZooError(f"{model} sends {sort}: there is no place for it in this picture")
+        if fits:
+            found.append(read)
+    return found
