@@ -442,7 +442,11 @@ def test_fidelity_is_of_official_sets_only(small_store: Store) -> None:
 
 
 def test_judge_reads_keras_files(tmp_path: Path) -> None:
-    """A file of the published shape whose networks answer 0.5, that is a channel of 0: an NMSE of 0 dB."""
+    """A file of the published shape whose networks answer 0.5, that is a channel of 0: an NMSE of 0 dB.
+
+    Their first layer passes everything on, and its moving variance is that of a channel whose power falls from tap to tap.
+    """
+    power = np.linspace(3.2, 0.1, 32)
     shapes: dict[str, list[tuple[int, ...]]] = {}
     convolutions = [(2, 2), *[(2, 8), (8, 16), (16, 2)] * 2, (2, 2)]
     for i, (inside, outside) in enumerate(convolutions):
@@ -458,6 +462,8 @@ def test_judge_reads_keras_files(tmp_path: Path) -> None:
                 group.attrs["weight_names"] = [f"{layer}/{i}".encode() for i in range(len(parts))]
                 for i, shape in enumerate(parts):
                     group[f"{layer}/{i}"] = np.zeros(shape, np.float32)
+            file["conv2d_0/conv2d_0/0"][1, 1] = np.eye(2)
+            file["batch_normalization_0/batch_normalization_0/3"][...] = power
     results = csinet_judge.measure(tmp_path, 8)
     found = results["environments"]["indoor"]["nmse_db"]["default"]
     assert found == {
@@ -465,6 +471,10 @@ def test_judge_reads_keras_files(tmp_path: Path) -> None:
         "64": pytest.approx(0, abs=1e-4),
         "32": pytest.approx(0, abs=1e-4),
     }
+    known = results["environments"]["outdoor"]["official"]
+    assert known["mean_energy"] == pytest.approx(64 * power.sum())
+    assert known["delay_profile"] == pytest.approx(power / power.sum())
+    assert known["residual"] == pytest.approx(0, abs=1e-6)
     assert "| codeword of 32 | -0.00 | " in csinet_judge.markdown(results).replace(" 0.00", " -0.00")
 
 
