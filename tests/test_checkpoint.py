@@ -18,6 +18,7 @@ from tests.zoo_fixtures import NETWORKS, samples, save, untrained
 from zoo import registry
 from zoo.checkpoint import check, load_model, read_config
 from zoo.errors import CheckError, ZooError
+from zoo.locate import locate
 
 WEIGHT = "encoder.3.bias"
 
@@ -275,7 +276,7 @@ def test_parts_of_a_name() -> None:
 
 def test_a_relative_path_finds_its_index(collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(collection / "csinet-tiny-66b")
-    assert registry.locate(".")[1] == registry.read_index(collection)["csinet-tiny-66b"]
+    assert locate(".")[1] == registry.read_index(collection)["csinet-tiny-66b"]
 
 
 def test_devices_and_number_formats(small_model: Path) -> None:

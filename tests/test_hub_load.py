@@ -24,6 +24,7 @@ from tests.hub_server import HubServer
 from zoo import publication, registry
 from zoo.checkpoint import check, load_model
 from zoo.errors import ZooError
+from zoo.locate import locate
 from zoo.publication import Publication
 from zoo.publish import Draft, content_of, draft
 
@@ -85,7 +86,7 @@ def test_by_name_tag_and_commit(hub: HubServer, release: Publication, collection
     assert_same(zoo.load(f"hf:{REPO}/66b", revision="v1", cache_dir=tmp_path / "other"), collection)
     assert_same(zoo.load(NAME, revision="v1", cache_dir=tmp_path / "other"), collection)
     assert zoo.load(NAME, dtype="float64").scale.dtype == torch.float64
-    model, digests = registry.locate(NAME)
+    model, digests = locate(NAME)
     assert check(model, load_model(model, digests)) < 1e-3
     assert digests == registry.read_index(collection)[NAME]
 
@@ -95,9 +96,9 @@ def test_directories_and_embedded_models_go_first(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "WEIGHTS", collection)
-    assert registry.locate(NAME)[0] == collection / NAME
+    assert locate(NAME)[0] == collection / NAME
     shutil.copytree(collection / NAME, NAME)
-    assert registry.locate(NAME)[0] == Path(NAME)
+    assert locate(NAME)[0] == Path(NAME)
     with pytest.raises(ZooError, match="is a directory here; a revision is for models of the Hub"):
         zoo.load(NAME, revision="v1")
     assert hub.calls() == []
@@ -337,7 +338,7 @@ def test_loads_at_once_share_a_cache(hub: HubServer, release: Publication, colle
 def test_a_repository_without_a_manifest(hub: HubServer, collection: Path, tmp_path: Path, manifests: Path) -> None:
     upload(hub, collection / NAME)
     assert_same(zoo.load("hf:evil/repo/66b"), collection)
-    path, digests = registry.locate("hf:evil/repo/66b")
+    path, digests = locate("hf:evil/repo/66b")
     assert digests is None
     blob = cached(tmp_path, "vectors.safetensors").resolve()
     blob.write_bytes(b"x" * blob.stat().st_size)

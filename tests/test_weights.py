@@ -16,6 +16,7 @@ from benchmarks import codecs, jscc, models
 from zoo import plot, registry, results
 from zoo.checkpoint import check, load_model, read_config
 from zoo.evaluate_jscc import SNRS_DB, usual_steps
+from zoo.locate import locate
 
 ROOT = Path(__file__).parent.parent
 RATES = {
@@ -43,7 +44,7 @@ def test_golden_vectors_digests_and_results(name: str, monkeypatch: pytest.Monke
         raise AssertionError("a model of the package needs no network")
 
     monkeypatch.setattr(socket.socket, "connect", offline)
-    path, digests = registry.locate(name)
+    path, digests = locate(name)
     assert digests is not None
     assert set(digests) == {file.name for file in path.iterdir()}
     model = load_model(path, digests)

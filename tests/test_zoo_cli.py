@@ -23,6 +23,7 @@ from tests.conftest import Cli, assert_one_line_error, small_recipe, start_cli
 from tests.zoo_fixtures import samples, save, untrained
 from zoo import data, payloads, plot, registry, results
 from zoo.bench import bench
+from zoo.locate import locate
 
 TINY = ("--set", "training.steps=3", "--set", "training.batch=8", "--set", "training.validation_samples=8")
 
@@ -103,7 +104,7 @@ def test_from_training_to_a_picture(small_store: Store, zoo_cli: Cli, tmp_path: 
         zoo_cli("plot", "rd", model, "--out", "no.png"), 2, "not measured at this SNR of Y", "--snr none, 20"
     )
     assert zoo_cli("index", Path(model).parent).returncode == 0
-    assert registry.locate(tmp_path / model)[1] is not None
+    assert locate(tmp_path / model)[1] is not None
 
 
 def test_train_takes_settings_and_simulates(zoo_cli: Cli, tmp_path: Path) -> None:

@@ -18,8 +18,10 @@ from zoo.config import explain
 from zoo.devices import local_device
 from zoo.errors import CheckError, ZooError
 from zoo.files import replacing
+from zoo.hub import Source
+from zoo.locate import locate
 from zoo.models.base import Codec, Model
-from zoo.registry import FILES, Source, architecture, locate, sha256
+from zoo.registry import FILES, architecture, sha256
 
 FORMAT_VERSION = 1
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "float16", "bfloat16")}

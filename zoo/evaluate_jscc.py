@@ -21,9 +21,9 @@ from zoo.checkpoint import load_model, read_config
 from zoo.data import Store, channel_estimate
 from zoo.errors import ZooError
 from zoo.evaluate import NOISE_SEED, error_facts, origin, require_fit, sample_count
+from zoo.locate import locate
 from zoo.models.base import BATCH
 from zoo.models.jscc import JSCC
-from zoo.registry import locate
 from zoo.uplink import Channel, named, transmit
 
 SNRS_DB = (-10.0, -5.0, 0.0, 5.0, 10.0)

@@ -6,24 +6,33 @@ package knows of the commit, or else with the repository's own ``manifest.json``
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import ZooError
+from zoo.hub_errors import AbsentError, explained, http_error, status
 from zoo.publication import MANIFEST, Family, FileRecord, ModelRecord, Publication, parse, publications
-from zoo.registry import FILES, Source, sha256
+from zoo.registry import FILES, sha256
 
 CONFIG = "config.json"
 MANIFEST_BYTES = 1 << 22  # at most
 _ADDRESS = re.compile(r"hf:([\w.-]+/[\w.-]+)((?:/[\w.-]+)*)(?:@([\w./-]+))?")
 
 
-class AbsentError(ZooError):
-    """The repository is there, the file is not."""
+@dataclass(frozen=True)
+class Source:
+    """How models of the Hub are come by.
+
+    ``revision``: branch, tag or commit, in place of the one on record; ``cache_dir``: in place of the client's own cache;
+    ``local_files_only``: never ask the Hub.
+    """
+
+    revision: str | None = None
+    cache_dir: Path | None = None
+    local_files_only: bool = False
 
 
 def fetch(address: str, source: Source) -> tuple[Path, dict[str, str] | None]:
@@ -177,7 +186,7 @@ def _download(
             return Path(found.local_path)
         try:
             return Path(hf_hub_download(repo, path, **options))
-        except _http_error() as error:
+        except http_error() as error:
             if status(error) is not None:
                 raise
             return Path(hf_hub_download(repo, path, **options))  # broken off: early 1.x does not go on by itself
@@ -219,83 +228,3 @@ def _offline(source: Source) -> bool:
     from huggingface_hub import constants
 
     return source.local_files_only or constants.HF_HUB_OFFLINE
-
-
-# the client's errors ---------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def explained(repo: str, path: str = "", revision: str | None = None) -> Iterator[None]:
-    """Turn the client's errors into one line each.
-
-    :raises AbsentError: there is no such file
-    :raises ZooError: anything else
-    """
-    from huggingface_hub.errors import RemoteEntryNotFoundError
-
-    try:
-        yield
-    except RemoteEntryNotFoundError:
-        raise AbsentError(f"{repo} has no file {path}" + (f" at {revision}" if revision else "")) from None
-    except (_http_error(), OSError, ValueError, RuntimeError) as error:
-        raise ZooError(_told(error, repo, path, revision)) from None
-
-
-def _http_error() -> type[Exception]:
-    """``HTTPError`` of the HTTP library that the client uses: httpx up to 1.x, then its successor."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    found: type[Exception] = HfHubHTTPError.__bases__[0]
-    return found
-
-
-def status(error: BaseException) -> int | None:
-    """HTTP status that an error of the client, or what caused it, comes from."""
-    found: BaseException | None = error
-    while found is not None:
-        response = getattr(found, "response", None)
-        if response is not None:
-            return int(response.status_code)
-        found = found.__cause__
-    return None
-
-
-def _told(error: Exception, repo: str, path: str, revision: str | None) -> str:
-    from huggingface_hub import constants, errors
-
-    what = f"{path} of {repo}" if path else repo
-    code = status(error)
-    if isinstance(error, errors.HFValidationError):
-        return f"{repo!r} is no name of a repository on the Hub; give ORG/name"
-    if isinstance(error, errors.GatedRepoError):
-        return f"{repo} is gated; ask for access on its page, then hf auth login"
-    if isinstance(error, errors.RevisionNotFoundError):
-        return f"{repo} has no revision {revision!r}"
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return f"there is no repository {repo}, or it is private; see hf auth login"
-    if code == 401:
-        return "the Hub does not know this token; hf auth login, or set HF_TOKEN anew"
-    if code == 403:
-        return f"the Hub refuses {what} to this token; see hf auth whoami"
-    if code is not None:
-        return f"the Hub answers {code} when asked for {what}; try again later"
-    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
-        return f"{what} is not in the cache and the Hub cannot be reached"
-    if isinstance(error, UnicodeEncodeError) or "LocalProtocol" in type(error).__name__:  # which would show the token
-        return "the token is malformed; hf auth login, or set HF_TOKEN anew"
-    if isinstance(error, _http_error()):
-        return f"cannot reach the Hub at {constants.ENDPOINT} for {what}: {type(error).__name__}"
-    cause = error.__cause__
-    if isinstance(error, RuntimeError | ValueError) and isinstance(cause, Exception):
-        return _told(cause, repo, path, revision)
-    return f"cannot get {what}: {scrubbed(getattr(error, 'strerror', None) or str(error))}"
-
-
-def scrubbed(text: str) -> str:
-    """First line of a message, without any token."""
-    from huggingface_hub import get_token
-
-    token = get_token()
-    text = (text.splitlines() or [""])[0]
-    text = text.replace(token, "[token]") if token else text
-    return re.sub(r"Bearer \S+|hf_\w+", "[token]", text)

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo import hub, registry, results
+from zoo import hub, hub_errors, registry, results
 from zoo.cards import Entry, card, picture
 from zoo.checkpoint import check, load_model, read_config
 from zoo.errors import ZooError
 from zoo.files import put, require_place
+from zoo.hub import Source
 from zoo.publication import (
     CARD,
     DATASETS,
@@ -28,7 +29,7 @@ from zoo.publication import (
     read,
     to_json,
 )
-from zoo.registry import FILES, Source
+from zoo.registry import FILES
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -198,14 +199,14 @@ def _record(content: Path | bytes) -> FileRecord:
 
 @contextlib.contextmanager
 def _writing(api: HfApi, repo: str) -> Iterator[None]:
-    """:func:`zoo.hub.explained`, for what takes the right to write."""
-    with hub.explained(repo):
+    """:func:`zoo.hub_errors.explained`, for what takes the right to write."""
+    with hub_errors.explained(repo):
         try:
             yield
         except Exception as error:
-            if hub.status(error) == 403:
+            if hub_errors.status(error) == 403:
                 raise ZooError(_forbidden(api, repo)) from None
-            if hub.status(error) in (409, 412):
+            if hub_errors.status(error) in (409, 412):
                 raise ZooError(f"somebody else changed {repo} meanwhile; look at it, then publish again") from None
             raise
 
@@ -242,7 +243,7 @@ def _changes(api: HfApi, repo: str, drafted: Draft, commit: str) -> tuple[list[s
     """
     from huggingface_hub.hf_api import RepoFile
 
-    with hub.explained(repo):
+    with hub_errors.explained(repo):
         tree = api.list_repo_tree(repo, revision=commit, recursive=True)
         there = {file.path: file for file in tree if isinstance(file, RepoFile)}
     before = hub.manifest(repo, commit, Source()) if MANIFEST in there else None
@@ -268,7 +269,7 @@ def _is_free(api: HfApi, repo: str, tag: str, commit: str | None) -> bool:
     :param commit: where the tag may be already
     :raises ZooError: it is at another commit
     """
-    with hub.explained(repo):
+    with hub_errors.explained(repo):
         tags = {known.name: known.target_commit for known in api.list_repo_refs(repo).tags}
     if tags.get(tag, commit) != commit:
         raise ZooError(f"{repo} has a tag {tag} already, at another commit, {tags[tag]}; give another --tag")

@@ -1,6 +1,4 @@
-"""Models by name: the architectures, the index of released models, and where a name is looked for.
-
-A name is looked for among directories, the models of the package, the Hub's cache and the Hub, in this order.
+"""Models by name: the architectures, and the index of released models.
 
 A model is a directory of four files (``model.safetensors``, ``config.json``, ``vectors.safetensors``, ``results.json``); a collection
 is a directory of models with an ``index.json`` that holds the SHA-256 of every file.
@@ -8,14 +6,11 @@ is a directory of models with an ``index.json`` that holds the SHA-256 of every 
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import hashlib
 import importlib
 import json
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,19 +36,6 @@ INDEX = "index.json"
 FILES = {  # of a model, and the bytes that each may have
     "config.json": 1 << 20, "model.safetensors": 1 << 40, "results.json": 1 << 24, "vectors.safetensors": 1 << 28,
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Source:
-    """How models of the Hub are come by.
-
-    ``revision``: branch, tag or commit, in place of the one on record; ``cache_dir``: in place of the client's own cache;
-    ``local_files_only``: never ask the Hub.
-    """
-
-    revision: str | None = None
-    cache_dir: Path | None = None
-    local_files_only: bool = False
 
 
 def architecture(name: str) -> type[Model[Any]]:
@@ -133,44 +115,3 @@ def list_models(pattern: str = "*") -> list[str]:
     """
     found = fnmatch.filter(read_index(WEIGHTS), pattern)
     return sorted(found, key=lambda name: (name.rsplit("-", 1)[0], rate_of(name)))
-
-
-def locate(model: str | Path, source: Source | None = None) -> tuple[Path, dict[str, str] | None]:
-    """Directory of a model, and the digests that its files must have.
-
-    A directory of the name given goes before a model of the package, and that before the Hub.
-
-    :param model: name, path of a directory, or ``hf:org/repo[/folder][@revision]``
-    :param source: of models of the Hub
-    :raises ZooError: nothing of that name; the nearest names are given; or it cannot be fetched
-    """
-    text, path, source = str(model), Path(model), source or Source()
-    if text.startswith("hf:"):
-        from zoo import hub
-
-        return hub.fetch(text, source)
-    if (path / "config.json").is_file():
-        if source.revision is not None:
-            raise ZooError(f"{text} is a directory here; a revision is for models of the Hub")
-        return path, read_index(path.resolve().parent).get(path.resolve().name)
-    index = read_index(WEIGHTS)
-    if text in index and source.revision is None:
-        return WEIGHTS / text, index[text]
-    from zoo.publication import published
-
-    known = published()
-    if text in known:
-        from zoo import hub
-
-        return hub.fetch_published(text, known[text], source)
-    if text in index:
-        raise ZooError(f"{text} comes with the package; a revision is for models of the Hub")
-    if path.is_dir() or "/" in text:
-        raise ZooError(f"{text} is no model directory: it has no config.json; see zoo list for names")
-    raise ZooError(unknown_model(text, [*index, *known]))
-
-
-def unknown_model(name: str, known: Iterable[str]) -> str:
-    """Message for a name that no model has, with the nearest."""
-    near = difflib.get_close_matches(name, dict.fromkeys(known), n=3, cutoff=0.4)
-    return f"unknown model {name!r}; " + (f"nearest: {', '.join(near)}" if near else "see zoo list --remote")

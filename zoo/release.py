@@ -16,8 +16,9 @@ from zoo.data import Store
 from zoo.errors import ZooError
 from zoo.evaluate import evaluate
 from zoo.evaluate_jscc import evaluate_jscc
+from zoo.locate import locate
 from zoo.models.jscc import JSCC
-from zoo.registry import locate, write_index
+from zoo.registry import write_index
 
 LOSS_DB = 0.05  # of NMSE, that half precision may cost
 

@@ -58,7 +58,7 @@ def pinned(url: str) -> str:
 def _commit(repo: str, revision: str | None) -> str | None:
     from huggingface_hub import HfApi
 
-    from zoo.hub import explained
+    from zoo.hub_errors import explained
 
     with explained(repo, revision=revision):
         return HfApi().repo_info(repo, repo_type="dataset", revision=revision).sha

@@ -9,7 +9,7 @@ from typing import Any
 
 from zoo.errors import ZooError
 from zoo.files import put
-from zoo.registry import locate
+from zoo.locate import locate
 
 RESULTS_FILE = "results.json"
 KEYS = {"model", "data", "parameters"}  # that readers here rely on, and those of either sort

@@ -33,12 +33,13 @@ def compress(
 
     X is taken from IN, a store or a .npy file with complex [n, angle, delay]; the payloads go to the file OUT.
     """
-    from zoo import payloads, registry
+    from zoo import payloads
     from zoo.checkpoint import load_codec, read_config
     from zoo.files import require_place
+    from zoo.locate import locate
 
     require_place(out)
-    path, digests = registry.locate(model)
+    path, digests = locate(model)
     config = read_config(path)
     codec = load_codec(path, digests, device=device)
     sent: list[bytes] = []
@@ -78,6 +79,7 @@ def decompress(
     from zoo import payloads, registry
     from zoo.checkpoint import load_codec, read_config
     from zoo.files import require_place, whole
+    from zoo.locate import locate
     from zoo.publication import published
 
     *given, source, out = files
@@ -88,7 +90,7 @@ def decompress(
         raise ZooError(
             f"{source} is of {model}, which does not come with this package, nor is it published: zoo decompress MODEL {source} {out}"
         )
-    path, digests = registry.locate(model)
+    path, digests = locate(model)
     config = read_config(path)
     payloads.require_model(source, header, config)
     codec = load_codec(path, digests, device=device)

@@ -154,10 +154,11 @@ def snr(
 def _results(models: Sequence[str], symbols: bool) -> list[dict[str, Any]]:
     """Of models that send symbols, or of those that send bits: these, or all that come with the package."""
     from zoo import registry, results
+    from zoo.locate import locate
 
     found = []
     for model in models or registry.list_models():
-        read = results.read(Path(model) if Path(model).is_file() else registry.locate(model)[0])
+        read = results.read(Path(model) if Path(model).is_file() else locate(model)[0])
         if read is None:
             raise ZooError(f"{model} has no results; zoo eval makes them")
         fits = ("points" in read) == symbols

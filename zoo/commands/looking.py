@@ -67,15 +67,17 @@ def pull(models: Sequence[str], revision: str | None, cache_dir: Path | None, as
     in the cache is fetched again.
     """
     from zoo import hub, registry
+    from zoo.hub import Source
+    from zoo.locate import unknown_model
     from zoo.publication import published
 
-    source, known = registry.Source(revision, cache_dir), published()
+    source, known = Source(revision, cache_dir), published()
     rows = []
     for model in models:
         if not model.startswith("hf:") and model not in known:
             if model in registry.list_models():
                 raise ZooError(f"{model} comes with the package: there is nothing to pull")
-            raise ZooError(registry.unknown_model(model, known))
+            raise ZooError(unknown_model(model, known))
         path, digests = (
             hub.fetch(model, source) if model.startswith("hf:") else hub.fetch_published(model, known[model], source)
         )
@@ -94,10 +96,11 @@ def pull(models: Sequence[str], revision: str | None, cache_dir: Path | None, as
 @JSON
 def info(model: str, as_json: bool) -> None:
     """Show a MODEL's codec, origin and results."""
-    from zoo import registry, results
+    from zoo import results
     from zoo.checkpoint import read_config
+    from zoo.locate import locate
 
-    path, _ = registry.locate(model)
+    path, _ = locate(model)
     facts = {"path": str(path), **read_config(path), "results": results.read(path)}
     if as_json:
         click.echo(json.dumps(facts))
@@ -118,9 +121,10 @@ def check(models: Sequence[str], device: str, as_json: bool) -> None:
     from zoo import registry
     from zoo.checkpoint import check as replay
     from zoo.checkpoint import load_model
+    from zoo.locate import locate
 
     rows: list[dict[str, Any]] = []
-    for model, (path, digests) in [(model, registry.locate(model)) for model in models or registry.list_models()]:
+    for model, (path, digests) in [(model, locate(model)) for model in models or registry.list_models()]:
         row: dict[str, Any] = {"model": model, "ok": True, "relative_error": None, "problem": None}
         try:
             row["relative_error"] = replay(path, load_model(path, digests, device=device))
@@ -152,7 +156,7 @@ def bench(model: str, batch: int, device: str, as_json: bool) -> None:
     """
     from zoo.bench import bench as run_bench
     from zoo.checkpoint import load_model
-    from zoo.registry import locate
+    from zoo.locate import locate
 
     facts = {"model": model, **run_bench(load_model(*locate(model), device=device), batch)}
     if as_json:

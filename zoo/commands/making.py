@@ -161,12 +161,13 @@ def evaluate(
     from zoo.evaluate import evaluate as run_evaluation
     from zoo.evaluate_jscc import DOWNLINK_SNR_DB, SNRS_DB, evaluate_jscc
     from zoo.files import require_place
+    from zoo.locate import locate
     from zoo.models.jscc import JSCC
 
     place = out or results.home(model)
     if place is not None:
         require_place(place)
-    config = read_config(registry.locate(model)[0])
+    config = read_config(locate(model)[0])
     levels = tuple(dict.fromkeys(level for group in snr_db for level in group))
     sweep = {"symbols": symbols, "steps": steps, "bits": bits, "cnr_db": cnr_db}
     given: dict[str, Any] = {name: tuple(dict.fromkeys(values)) for name, values in sweep.items() if values is not None}

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from zoo.nn.start import zeroed
+
 HIDDEN = 16  # which the published sizes ask for
 UNIT_DB = 10.0  # the SNR enters in bels, so that it is of the features' order
 
@@ -22,10 +24,9 @@ class SnrGate(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        last = nn.Linear(HIDDEN, channels)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        self.weights = nn.Sequential(nn.Linear(channels + 1, HIDDEN), nn.ReLU(), last, nn.Sigmoid())
+        self.weights = nn.Sequential(
+            nn.Linear(channels + 1, HIDDEN), nn.ReLU(), zeroed(nn.Linear(HIDDEN, channels)), nn.Sigmoid()
+        )
 
     def forward(self, features: Tensor, snr_db: Tensor) -> Tensor:
         """

@@ -1,0 +1,47 @@
+"""Where a model's name is looked for: among directories, the models of the package, the Hub's cache and the Hub, in this order."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+from zoo import hub, registry
+from zoo.errors import ZooError
+from zoo.hub import Source
+from zoo.publication import published
+
+
+def locate(model: str | Path, source: Source | None = None) -> tuple[Path, dict[str, str] | None]:
+    """Directory of a model, and the digests that its files must have.
+
+    A directory of the name given goes before a model of the package, and that before the Hub.
+
+    :param model: name, path of a directory, or ``hf:org/repo[/folder][@revision]``
+    :param source: of models of the Hub
+    :raises ZooError: nothing of that name; the nearest names are given; or it cannot be fetched
+    """
+    text, path, source = str(model), Path(model), source or Source()
+    if text.startswith("hf:"):
+        return hub.fetch(text, source)
+    if (path / "config.json").is_file():
+        if source.revision is not None:
+            raise ZooError(f"{text} is a directory here; a revision is for models of the Hub")
+        return path, registry.read_index(path.resolve().parent).get(path.resolve().name)
+    index = registry.read_index(registry.WEIGHTS)
+    if text in index and source.revision is None:
+        return registry.WEIGHTS / text, index[text]
+    known = published()
+    if text in known:
+        return hub.fetch_published(text, known[text], source)
+    if text in index:
+        raise ZooError(f"{text} comes with the package; a revision is for models of the Hub")
+    if path.is_dir() or "/" in text:
+        raise ZooError(f"{text} is no model directory: it has no config.json; see zoo list for names")
+    raise ZooError(unknown_model(text, [*index, *known]))
+
+
+def unknown_model(name: str, known: Iterable[str]) -> str:
+    """Message for a name that no model has, with the nearest."""
+    near = difflib.get_close_matches(name, dict.fromkeys(known), n=3, cutoff=0.4)
+    return f"unknown model {name!r}; " + (f"nearest: {', '.join(near)}" if near else "see zoo list --remote")
