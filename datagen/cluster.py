@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from datagen.bucket import BucketPath
 from datagen.errors import DatagenError
 from datagen.manifest import Producer
-from datagen.place import BucketPath, Place, place, writable
+from datagen.place import Place, place, writable
 
 if TYPE_CHECKING:
     from distributed import Client

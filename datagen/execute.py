@@ -17,11 +17,12 @@ from pathlib import Path
 import psutil
 
 from datagen import store as stores
+from datagen.bucket import LARGEST_COPY, BucketError, BucketPath
 from datagen.cluster import run_tasks
 from datagen.errors import DatagenError, Interrupted, VerificationError
 from datagen.ledger import Ledger
 from datagen.manifest import Manifest, Producer, ShardRecord, creation_time
-from datagen.place import LARGEST_COPY, BucketError, BucketPath, Place, exists, place
+from datagen.place import Place, exists, place
 from datagen.plan import BYTES_PER_CELL, CHUNK, SHARD, Plan, Shard
 from datagen.progress import progress_bar
 from datagen.recipe import Recipe

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 from urllib.parse import quote, unquote
 
+from datagen.bucket import LOG_IN, BucketError, BucketPath, check_key, one_line
 from datagen.errors import DatagenError
-from datagen.place import LOG_IN, BucketError, BucketPath, check_key, one_line
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -174,6 +174,9 @@ def _blocks(content: Path | bytes) -> Iterator[bytes]:
 
 class HubPath(BucketPath):
     """A store in a data set on the Hub, or a part of it: ``hf://datasets/ORG/NAME@REVISION/store.zarr``, for reading alone."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return hub_path, (str(self),)
 
     @property
     def repo(self) -> str:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from datagen.bucket import BucketError, BucketPath, ConditionError
 from datagen.errors import DatagenError
-from datagen.place import BucketError, BucketPath, ConditionError, Place, check
+from datagen.place import Place, check
 
 if TYPE_CHECKING:
     from obstore import UpdateVersion

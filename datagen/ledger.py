@@ -28,10 +28,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from datagen.bucket import REQUESTS, BucketPath, ConditionError
 from datagen.errors import DatagenError
 from datagen.lease import lease
 from datagen.manifest import ShardRecord
-from datagen.place import REQUESTS, BucketPath, ConditionError, Place, check, exists, move, put_atomically, remove
+from datagen.place import Place, check, exists, move, put_atomically, remove
 from datagen.plan import Shard
 from datagen.recipe import canonical_digest
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from datagen import report
 from datagen import store as stores
+from datagen.bucket import LOG_IN, BucketPath
 from datagen.card import card
 from datagen.croissant import croissant
 from datagen.errors import DatagenError, VerificationError
@@ -26,7 +27,7 @@ from datagen.execute import ELSEWHERE, check_disk, occupant, resolve, resumable
 from datagen.hub import KIND, STORE, Digests, HubError, api, commit, hub_errors, parse_address, tree
 from datagen.ledger import Ledger
 from datagen.manifest import Manifest, ShardRecord
-from datagen.place import LOG_IN, BucketPath, put_atomically, sizes
+from datagen.place import put_atomically, sizes
 from datagen.progress import progress_bar
 from datagen.verification import verify
 

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec
 from zarr.storage import ObjectStore
 
+from datagen.bucket import BucketPath, one_line
 from datagen.errors import DatagenError
 from datagen.hub import HubPath
 from datagen.manifest import FORMAT, FORMAT_VERSION, Manifest, ShardRecord, sample_digest
-from datagen.place import BucketPath, Place, check, one_line, pinned, place, sizes
+from datagen.place import Place, check, pinned, place, sizes
 from datagen.plan import CHUNK, Plan, Shard
 from datagen.recipe import ARRAYS, Recipe, parse
 

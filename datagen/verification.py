@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from datagen import store as stores
+from datagen.bucket import BucketPath
 from datagen.errors import DatagenError, VerificationError
 from datagen.execute import generate
 from datagen.manifest import TOLERANCE, Manifest, ShardRecord, relative_error
-from datagen.place import BucketPath, exists, place
+from datagen.place import exists, place
 from datagen.progress import progress_bar
 from datagen.sources import find_sources
 

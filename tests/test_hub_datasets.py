@@ -19,8 +19,9 @@ import pytest
 import datagen
 from datagen import DatagenError, Interrupted, Manifest, Store, VerificationError, publishing
 from datagen import hub as hubs
+from datagen.bucket import BucketError, BucketPath
 from datagen.card import size_category
-from datagen.place import BucketError, BucketPath, place, sizes
+from datagen.place import place, sizes
 from datagen.publishing import publish, pull
 from tests import hub_server
 from tests.conftest import HUB, Cli, assert_one_line_error, in_process, small_recipe

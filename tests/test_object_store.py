@@ -23,8 +23,9 @@ import datagen
 from datagen import DatagenError, Interrupted, Store, VerificationError, execute, lease, ledger
 from datagen import place as places
 from datagen import store as stores
+from datagen.bucket import BucketError, BucketPath
 from datagen.ledger import Ledger
-from datagen.place import BucketPath, place, sizes
+from datagen.place import place, sizes
 from datagen.plan import Plan, Shard
 from tests.conftest import Cli, assert_one_line_error, small_recipe, start_cli
 from tests.test_execute import assert_same_samples, fail_writes
@@ -552,7 +553,7 @@ def test_a_network_that_fails_is_no_damage(out: BucketPath, monkeypatch: pytest.
     record = make(out).manifest.shards[0]
 
     def fail(*_: object) -> None:
-        raise places.BucketError(f"{out}: the server cannot be reached")
+        raise BucketError(f"{out}: the server cannot be reached")
 
     monkeypatch.setattr(stores, "read", fail)
     monkeypatch.setattr(BucketPath, "check", fail)
