@@ -25,12 +25,14 @@ from zoo.uplink import Rayleigh
 PATTERN = "*-cdl-k*"
 RATES = (8, 16, 32)
 K, SNR_DB = 16, 5.0  # where curves are measured
-MODEL = "rd-jscc-lite-cdl-k32"
+MODEL, ROBUST = "rd-jscc-lite-cdl-k32", "adjscc-cnr-lite-cdl-k32"
 SAMPLES = 2000  # of the curves
-SWEEPS: dict[str, dict[str, Any]] = {  # by what varies: options of evaluate_jscc
-    "steps of refinement": {"steps": (0, 1, 2, 20, "auto")},
-    "bits a real dimension": {"bits": (None, 6, 4, 3, 2)},
-    "CNR of the phone's own CSI": {"cnr_db": (None, 20.0, 10.0, 5.0, 0.0)},
+CNRS_DB = (None, 20.0, 10.0, 5.0, 0.0)
+SWEEPS: dict[str, tuple[str, str, dict[str, Any]]] = {  # in words: model, what varies, options of evaluate_jscc
+    "steps of refinement": (MODEL, "steps", {"steps": (0, 1, 2, 20, "auto")}),
+    "bits a real dimension": (MODEL, "bits", {"bits": (None, 6, 4, 3, 2), "steps": (2,)}),
+    "CNR of the phone's own CSI [dB]": (MODEL, "cnr_db", {"cnr_db": CNRS_DB, "steps": (2,)}),
+    "the same, trained for it": (ROBUST, "cnr_db", {"cnr_db": CNRS_DB}),
 }
 BOUNDS = ("Gaussian bound, instantaneous", "KLT code, instantaneous")
 
@@ -41,23 +43,23 @@ def released() -> list[dict[str, Any]]:
     return [result for result in found if result is not None]
 
 
-def measure(store: Store, uplink: str, model: str = MODEL, samples: int = SAMPLES) -> dict[str, Any]:
-    """Limits of each rate, and a model's curves at one rate and SNR."""
+def measure(store: Store, uplink: str, samples: int = SAMPLES) -> dict[str, Any]:
+    """Limits of each rate, and curves at one rate and SNR."""
     common: dict[str, Any] = {
         "samples": samples,
         "symbols": (K,),
         "snr_db": (SNR_DB,),
         "downlink_snr_db": DOWNLINK_SNR_DB,
     }
-    return {
-        "model": model,
-        "samples": samples,
-        "limits": [limits.over_link(store, Rayleigh(flat=False), k, SNRS_DB) for k in RATES],
-        "sweeps": {
-            name: evaluate_jscc(model, store, **{**common, **options})["points"] for name, options in SWEEPS.items()
-        },
-        "office": evaluate_jscc(model, store, **common, channel=uplink)["points"],
+    sweeps = {
+        name: {
+            "model": model, "column": column, "points": evaluate_jscc(model, store, **{**common, **options})["points"]
+        } for name, (model, column, options) in SWEEPS.items()
     }  # fmt: skip
+    office = evaluate_jscc(MODEL, store, **common, channel=uplink, steps=(2,))["points"]
+    sweeps["over office channels with line of sight"] = {"model": MODEL, "column": "steps", "points": office}
+    bounds = [limits.over_link(store, Rayleigh(flat=False), k, SNRS_DB) for k in RATES]
+    return {"samples": samples, "limits": bounds, "sweeps": sweeps}
 
 
 def over_snr(found: list[dict[str, Any]], bounds: list[dict[str, Any]]) -> str:
@@ -86,27 +88,21 @@ def over_snr(found: list[dict[str, Any]], bounds: list[dict[str, Any]]) -> str:
 
 
 def curves(measured: dict[str, Any]) -> str:
-    """What one model makes of everything else."""
-    lines = [
-        f"| `{registry.family_of(measured['model'])}`, k = {K}, {SNR_DB:g} dB | | NMSE [dB] | BLER |",
-        "|---|---:|---:|---:|",
-    ]
-    columns = {"steps of refinement": "steps", "bits a real dimension": "bits", "CNR of the phone's own CSI": "cnr_db"}
-    for name, points in measured["sweeps"].items():
-        for point in points:
-            value = point[columns[name]]
-            if columns[name] != "steps" and point["steps"] != max(one["steps"] for one in points):
-                continue  # the model's own choice of steps
-            told = f"auto, {100 * point['refined_share']:.0f} % refined" if value == "auto" else _told(value)
-            lines.append(f"| {name} | {told} | {point['nmse_db']:.2f} | {point['bler']:.1e} |")
-    lines += [
-        f"| over office channels with line of sight | {plot.SAID['steps'](point['steps'])} | {point['nmse_db']:.2f} | {point['bler']:.1e} |"
-        for point in measured["office"]
-    ]
+    """What varies, and what that does to a model."""
+    lines = [f"| k = {K}, {SNR_DB:g} dB | | | NMSE [dB] | BLER |", "|---|---|---:|---:|---:|"]
+    for name, sweep in measured["sweeps"].items():
+        family = registry.family_of(sweep["model"])
+        lines += [
+            f"| {name} | `{family}` | {_told(point, sweep['column'])} | {point['nmse_db']:.2f} | {point['bler']:.1e} |"
+            for point in sweep["points"]
+        ]
     return "\n".join(lines) + "\n"
 
 
-def _told(value: float | None) -> str:
+def _told(point: dict[str, Any], column: str) -> str:
+    value = point[column]
+    if value == "auto":
+        return f"auto, {100 * point['refined_share']:.0f} % refined"
     return "none" if value is None else f"{value:g}"
 
 

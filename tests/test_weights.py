@@ -26,7 +26,14 @@ RATES = {
 CODECS = [registry.model_name(family, "cdl", f"{rate}b") for family, rates in RATES.items() for rate in rates]
 SYMBOLS = [
     registry.model_name(family, "cdl", "k32")
-    for family in ("klt-jscc", "csinetplus-jscc-lite", "adjscc-lite", "unet-jscc-lite", "rd-jscc-lite")
+    for family in (
+        "klt-jscc",
+        "csinetplus-jscc-lite",
+        "adjscc-lite",
+        "adjscc-cnr-lite",
+        "unet-jscc-lite",
+        "rd-jscc-lite",
+    )
 ]
 NAMES = CODECS + SYMBOLS
 
