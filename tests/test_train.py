@@ -87,9 +87,9 @@ def test_stopped_and_resumed_is_the_same_as_not_stopped(
 ) -> None:
     recipe = config.load(name, changes)
     train(recipe, source, tmp_path / "whole", progress=False)
-    from zoo.train import _Trainer
+    from zoo.train import Trainer
 
-    update = _Trainer._update
+    update = Trainer.update
 
     def stop_after_two(self: Any, *arguments: Any) -> Any:
         result = update(self, *arguments)
@@ -98,7 +98,7 @@ def test_stopped_and_resumed_is_the_same_as_not_stopped(
         return result
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Trainer, "_update", stop_after_two)
+        patch.setattr(Trainer, "update", stop_after_two)
         with pytest.raises(Interrupted, match="step 2"):
             train(recipe, source, tmp_path / "halves", progress=False)
     assert not (tmp_path / "halves/models").exists()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 import torch
 
@@ -21,3 +23,14 @@ def local_device(device: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise ZooError(f"device {local!r} cannot be used ({str(error).splitlines()[0]}); use cpu") from None
     return local
+
+
+@contextlib.contextmanager
+def fast_products(device: str) -> Iterator[None]:
+    """Let a GPU round the factors of matrix products in single precision (TF32), for as long as this lasts."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if device.startswith("cuda") else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
