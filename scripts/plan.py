@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from datagen.manifest import Manifest
 from zoo import config
 from zoo.errors import ZooError
 from zoo.evaluate_jscc import SNRS_DB
@@ -28,8 +29,8 @@ class Data(_Part):
 
     manifest: str | None = Field(None, description="name in manifests/datasets")
     recipe: str | None = Field(None, description="in its place: TOML file of a datagen recipe, relative to the plan's")
-    train_from: Literal["store", "simulation"] = Field(
-        "store", description="the train split, or samples of the same law that are used once each"
+    train_from: Literal["store", "stream"] = Field(
+        "store", description="the train split, or samples of its law that are drawn on the device and used once each"
     )
     test_samples: int = Field(20_000, ge=2, description="of the test split, that results are of")
 
@@ -38,6 +39,13 @@ class Data(_Part):
         if (self.manifest is None) == (self.recipe is None):
             raise ValueError("give one of manifest and recipe")
         return self
+
+    def load_manifest(self) -> Manifest | None:
+        """The manifest, where samples are of a released set.
+
+        :raises DatagenError: there is none of this name
+        """
+        return None if self.manifest is None else Manifest.load(MANIFESTS / f"{self.manifest}.json")
 
 
 class Job(_Part):
@@ -49,6 +57,7 @@ class Job(_Part):
     share: float = Field(gt=0, description="of the minutes for training, over the sum of all jobs' shares")
     init: str | None = Field(None, description="earlier job whose weights it starts from")
     seed: int = Field(0, ge=0)
+    speed: bool = Field(True, description="measure it beside a plain loop first, which takes some compiling")
     set: dict[str, Any] = Field(default_factory=dict, description="values of the recipe by dotted key")
 
     def resolved(self, changes: dict[str, Any] | None = None) -> config.Recipe:

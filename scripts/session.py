@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -17,16 +17,15 @@ from typing import Any, Literal
 import torch
 
 import datagen
-from datagen.manifest import Manifest
 from datagen.recipe import load as load_recipe
 from datagen.recipe import parse
 from datagen.verification import regenerate
-from scripts.plan import MANIFESTS, Job, Plan
+from scripts.plan import Job, Plan
 from zoo import registry, results
 from zoo.bench import bench
 from zoo.checkpoint import load_model
 from zoo.config import Recipe
-from zoo.data import Cached, Simulated, Source, Store
+from zoo.data import Cached, Source, Store, Streamed
 from zoo.devices import local_device
 from zoo.errors import CheckError, Interrupted, ZooError
 from zoo.evaluate_jscc import evaluate_jscc, leak_check
@@ -132,7 +131,7 @@ class Session:
                     self._step(f"speed {job.name}", partial(self._measure_speed, job))
                     self._step(f"train {job.name}", partial(self._train, job))
                     self._step(f"release {job.name}", partial(self._release, job))
-                for name in registry.read_index(Path(MODELS)):
+                for name in largest(registry.read_index(Path(MODELS))):
                     self._step(f"measure {name}", partial(self._measure, name))
         failed = [step for step, state in states(self.log) if state == "failed"]
         if failed:
@@ -189,9 +188,8 @@ class Session:
 
     def _make_data(self) -> dict[str, Any]:
         """The store. A released one is compared with its manifest; where this device rounds too differently, the CPU makes it."""
-        data = self.plan.data
-        manifest = None if data.manifest is None else Manifest.load(MANIFESTS / f"{data.manifest}.json")
-        recipe = parse(load_recipe(str(data.recipe))) if manifest is None else manifest.plan.recipe
+        manifest = self.plan.data.load_manifest()
+        recipe = parse(load_recipe(str(self.plan.data.recipe))) if manifest is None else manifest.plan.recipe
         if self.rehearse:
             sizes = {"train": 4 * REHEARSED, "val": REHEARSED, "test": REHEARSED}
             recipe = recipe.model_copy(update={**sizes, "name": f"{recipe.name}-rehearsal"})
@@ -212,8 +210,7 @@ class Session:
     def _recipe(self, job: Job) -> Recipe:
         """A job's recipe, as it is trained here."""
         changes: dict[str, Any] = {} if job.init is None else {"training.init": f"{RUNS}/{job.init}"}
-        speed = self.log.last("done", f"speed {job.name}")
-        if speed is not None and speed["facts"]["compile_error"] is not None:
+        if any((event.get("facts") or {}).get("compile_error") for event in self.log.events):
             changes["training.compile"] = False
         if self.rehearse:
             fields = registry.architecture(job.resolved().architecture).Config.model_fields
@@ -223,14 +220,18 @@ class Session:
     def _source(self, job: Job) -> Source:
         if job.seed not in self._sources:
             store = Store(Path(STORE))
-            simulated = self.plan.data.train_from == "simulation"
+            streamed = self.plan.data.train_from == "stream"
             made: Source = (
-                Simulated(store.recipe, self.device) if simulated else Cached(store, self.device, None, job.seed)
+                Streamed(store.recipe, self.device, job.seed)
+                if streamed
+                else Cached(store, self.device, None, job.seed)
             )
             self._sources[job.seed] = made
         return self._sources[job.seed]
 
-    def _measure_speed(self, job: Job) -> dict[str, Any]:
+    def _measure_speed(self, job: Job) -> dict[str, Any] | None:
+        if not job.speed:
+            return None
         recipe = self._recipe(job)
         free = recipe.model_copy(update={"training": recipe.training.model_copy(update={"init": None})})
         found = training_speed(free, self._source(job), self.device, 0.0 if self.rehearse else SPEED_SECONDS)
@@ -310,6 +311,12 @@ def score(result: dict[str, Any]) -> float:
     """Mean over everything that a model was measured at [dB]."""
     rows = result["points"] if "points" in result else result["side_information"]
     return sum(float(row["nmse_db"]) for row in rows) / len(rows)
+
+
+def largest(names: Iterable[str]) -> list[str]:
+    """Of the models of each family, the one of the highest rate: the others cost as much."""
+    by_rate = sorted(names, key=registry.rate_of)
+    return sorted({name.rsplit("-", 1)[0]: name for name in by_rate}.values())
 
 
 def choose(released: Path, into: Path) -> dict[str, str]:
