@@ -239,6 +239,17 @@ def test_minutes_are_shared_among_the_jobs_that_are_left(tmp_path: Path, monkeyp
     assert work._until(third) == pytest.approx(clock[0] + 60 * 10)
 
 
+def test_what_does_not_compile_is_trained_without(tmp_path: Path) -> None:
+    work = session.Session(plan.load(tiny(tmp_path)), tmp_path / "out", "cpu", False, None)
+    first, second, *_ = work.plan.jobs
+    work.log.add("done", "speed several", facts={"compile_error": None})
+    assert work._recipe(first).training.compile is None
+    work.log.add("done", "speed adjscc", facts={"compile_error": "RuntimeError: no C compiler"})
+    recipe = work._recipe(second)
+    assert recipe.training.compile is False
+    assert recipe.training.init == "runs/several"
+
+
 def test_a_line_that_a_cut_has_torn_is_dropped(tmp_path: Path) -> None:
     log = session.Log(tmp_path / session.LOG)
     log.add("begun", "train a", until=1.5)

@@ -145,6 +145,16 @@ def test_speed_is_measured_beside_a_plain_loop(name: str, changes: dict[str, Any
     assert found["compile_error"] is None
 
 
+def test_where_nothing_compiles_training_goes_without(source: data.Cached, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(module: object) -> object:
+        raise RuntimeError("no C compiler\nand a long story")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    found = training_speed(config.load("csinet", {**SMALL, "training.compile": True}), source, "cpu", 0)
+    assert found["compile_error"] == "RuntimeError: no C compiler"
+    assert found["steps_per_second"]["trained"] > 0
+
+
 def test_the_speed_of_a_fitted_codec_is_not_measured(source: data.Cached) -> None:
     with pytest.raises(ZooError, match="fitted in closed form, not trained"):
         training_speed(config.load("klt", {"training.samples": 300}), source, "cpu", 0)

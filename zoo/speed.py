@@ -39,11 +39,13 @@ def training_speed(recipe: Recipe, source: Source, device: str, seconds: float =
     codec = build(recipe, source)
     if not isinstance(codec, Network):
         raise ZooError(f"{recipe.family} is fitted in closed form, not trained")
-    compiled, problem = recipe, None
+    compiles, problem = recipe.training.compile, None
     try:
-        trained = _trained(compiled, source, device, seconds)
+        trained = _trained(recipe, source, device, seconds)
     except Exception as error:  # whatever the compiler and what it calls make of this machine
-        if device == "cpu" or isinstance(error, torch.OutOfMemoryError):
+        if not (device.startswith("cuda") if compiles is None else compiles) or isinstance(
+            error, torch.OutOfMemoryError
+        ):
             raise
         problem = f"{type(error).__name__}: {error}".splitlines()[0]
         training = recipe.training.model_copy(update={"compile": False})
