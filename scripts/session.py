@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import fnmatch
 import json
 import os
 import shutil
@@ -12,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -20,6 +19,7 @@ import datagen
 from datagen.recipe import load as load_recipe
 from datagen.recipe import parse
 from datagen.verification import regenerate
+from scripts.log import LOG, MEASURED, MODELS, RELEASED, RUNS, STORE, Log, minutes_left, states
 from scripts.plan import Job, Plan
 from zoo import registry, results
 from zoo.bench import bench
@@ -39,15 +39,6 @@ from zoo.train import train
 SAVE_SECONDS = 45.0  # of training that a cut may cost
 SPEED_SECONDS, BENCH_SECONDS = 4.0, 1.0  # least time of each measurement
 DTYPES = ("float32", "bfloat16")  # of the weights where throughput is measured
-LOG, MODELS, RUNS, RELEASED, MEASURED, STORE = "log.jsonl", "models", "runs", "released", "measured", "data.zarr"
-HOME = (
-    LOG,
-    f"{MODELS}/*",
-    f"{MODELS}/*/*",
-    f"{MEASURED}/*",
-    f"{RUNS}/*/{LOG}",
-    f"{RUNS}/*/recipe.json",
-)  # what is worth keeping
 REHEARSED = 64  # samples of what a rehearsal measures
 SMALL: dict[str, Any] = {  # of a rehearsal, where a network has the field
     "width": 4, "multipliers": (1, 2), "kernel": 3, "norm": "channel", "encoder": ((2, 3), (4, 3), (2, 3)), "decoder": ((4, 3), (2, 3)), "blocks": 1,
@@ -55,40 +46,6 @@ SMALL: dict[str, Any] = {  # of a rehearsal, where a network has the field
 SHORT: dict[str, Any] = {
     "training.steps": 4, "training.batch": 8, "training.warmup_steps": 0, "training.validation_samples": 8,
 }  # fmt: skip
-State = Literal["done", "failed", "left out", "begun", "open"]
-
-
-class Log:
-    """Lines of JSON in a file, one an event; a line that a cut has torn is dropped."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        text = path.read_text() if path.is_file() else ""
-        self._whole = text[: text.rfind("\n") + 1]
-        self.events: list[dict[str, Any]] = [json.loads(line) for line in self._whole.splitlines()]
-
-    def add(self, event: str, step: str, **facts: Any) -> None:
-        """Append an event, on disk when this returns."""
-        if self.path.is_file() and self.path.stat().st_size > len(self._whole.encode()):
-            put(self.path, self._whole)
-        self.events.append({"time": round(time.time(), 3), "event": event, "step": step, **facts})
-        line = json.dumps(self.events[-1]) + "\n"
-        self._whole += line
-        with self.path.open("a") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-
-    def last(self, event: str, step: str) -> dict[str, Any] | None:
-        """The newest event of a sort, or None."""
-        return next((e for e in reversed(self.events) if (e["event"], e["step"]) == (event, step)), None)
-
-    def state(self, step: str) -> State:
-        """How far a step is."""
-        events = [event["event"] for event in self.events if event["step"] == step]
-        if "done" in events:
-            return "done"
-        return events[-1] if events else "open"
 
 
 class Session:
@@ -335,36 +292,6 @@ def choose(released: Path, into: Path) -> dict[str, str]:
             shutil.copytree(released / job / name, draft / name)
         registry.write_index(draft)
     return best
-
-
-def minutes_left(log: Log) -> float:
-    """Of the session, from its first start on the wall clock."""
-    begun = log.last("begun", "session")
-    return 0.0 if begun is None else begun["minutes"] - (time.time() - begun["time"]) / 60
-
-
-def states(log: Log) -> Iterator[tuple[str, State]]:
-    """Each step that the log knows or the plan asks for, and how far it is."""
-    begun = log.last("begun", "session")
-    planned = ["device", "data"]
-    for job in [] if begun is None else begun["plan"]["jobs"]:
-        planned += [f"{what} {job['name']}" for what in ("speed", "train", "release")]
-    for step in dict.fromkeys([*planned, *(event["step"] for event in log.events)]):
-        if step != "session":
-            yield step, log.state(step)
-
-
-def keepsakes(out: Path) -> list[Path]:
-    """Files of a session that are worth taking home."""
-    inside = (path for path in out.rglob("*") if path.is_file())
-    return [
-        path for path in inside
-        if any(_matches(path.relative_to(out), pattern) for pattern in HOME) and not path.name.startswith(".")
-    ]  # fmt: skip
-
-
-def _matches(path: Path, pattern: str) -> bool:
-    return len(path.parts) == pattern.count("/") + 1 and fnmatch.fnmatch(path.as_posix(), pattern)
 
 
 @contextlib.contextmanager

@@ -53,7 +53,7 @@ def run(plan: str, out: Path, minutes: float | None, device: str, rehearse: bool
 @click.option("--json", "as_json", is_flag=True, help="print the result as JSON")
 def status(out: Path, as_json: bool) -> None:
     """Tell what of a session is done, and how many minutes are left."""
-    from scripts.session import LOG, Log, minutes_left, states
+    from scripts.log import LOG, Log, minutes_left, states
 
     if not (out / LOG).is_file():
         raise ZooError(f"{out} holds no session")
@@ -76,7 +76,7 @@ def status(out: Path, as_json: bool) -> None:
 def pack(out: Path, into: Path, piece_mib: float) -> None:
     """Cut what a session has made so far into pieces."""
     from scripts import pieces
-    from scripts.session import keepsakes
+    from scripts.log import keepsakes
 
     files = keepsakes(out)
     if not files:
@@ -94,7 +94,7 @@ def join(sources: tuple[Path, ...], into: Path) -> None:
     PIECES are the directories that they lie in, all in one or some in each. DIR/models is then a collection of models.
     """
     from scripts import pieces
-    from scripts.session import MODELS
+    from scripts.log import MODELS
     from zoo.registry import read_index
 
     index = pieces.join(sources, into)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import zoo
-from scripts import pieces, plan, session
+from scripts import log, pieces, plan, session
 from zoo.checkpoint import check
 from zoo.data import Simulated, Store
 from zoo.errors import CheckError, ZooError
@@ -108,8 +108,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def events(out: Path, step: str) -> list[str]:
-    file = out / session.LOG
-    return [event["event"] for event in session.Log(file).events if event["step"] == step] if file.exists() else []
+    file = out / log.LOG
+    return [event["event"] for event in log.Log(file).events if event["step"] == step] if file.exists() else []
 
 
 # plans -----------------------------------------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def test_no_gpu_and_no_plan_are_one_line(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_killed_session_goes_on_and_does_nothing_twice(home: Path) -> None:
-    steps = dict(session.states(session.Log(home / "out" / session.LOG)))
+    steps = dict(log.states(log.Log(home / "out" / log.LOG)))
     speeds = {"speed tuned", "speed rd-jscc"}
     assert {step for step, state in steps.items() if state != "done"} == speeds
     assert {steps[step] for step in speeds} == {"left out"}
@@ -200,7 +200,7 @@ def test_what_comes_home_is_a_collection_that_replays(home: Path) -> None:
 
 def test_of_two_models_of_one_name_the_better_one_is_kept(home: Path, tmp_path: Path) -> None:
     released = tmp_path / "released"
-    shutil.copytree(home / "out" / session.RELEASED, released)
+    shutil.copytree(home / "out" / log.RELEASED, released)
     for job, nmse_db in (("several", -3.0), ("tuned", -4.0)):
         for path in released.glob(f"{job}/*/results.json"):
             found = json.loads(path.read_text())
@@ -251,15 +251,15 @@ def test_what_does_not_compile_is_trained_without(tmp_path: Path) -> None:
 
 
 def test_a_line_that_a_cut_has_torn_is_dropped(tmp_path: Path) -> None:
-    log = session.Log(tmp_path / session.LOG)
-    log.add("begun", "train a", until=1.5)
-    log.add("done", "train a")
-    with log.path.open("a") as file:
+    first = log.Log(tmp_path / log.LOG)
+    first.add("begun", "train a", until=1.5)
+    first.add("done", "train a")
+    with first.path.open("a") as file:
         file.write('{"time": 1, "event": "beg')
-    again = session.Log(log.path)
+    again = log.Log(first.path)
     assert [event["event"] for event in again.events] == ["begun", "done"]
     again.add("failed", "train b", problem="x")
-    assert session.Log(log.path).events == again.events
+    assert log.Log(first.path).events == again.events
     assert [again.state(f"train {job}") for job in "abc"] == ["done", "failed", "open"]
 
 
@@ -275,7 +275,7 @@ def test_a_step_that_fails_is_on_record_and_tried_again(tmp_path: Path, monkeypa
         monkeypatch.setattr(session.Session, step, lambda self, job: {})
     again = session.Session(work.plan, tmp_path / "out", "cpu", True, None)
     again.run()
-    assert {state for _, state in session.states(again.log)} == {"done"}
+    assert {state for _, state in log.states(again.log)} == {"done"}
 
 
 def test_a_released_set_is_made_whole_and_compared_with_its_manifest(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_a_released_set_is_made_whole_and_compared_with_its_manifest(tmp_path: P
         found = work._make_data()
     assert found["name"] == "cost2100-indoor-mini-v1"
     assert found["relative_error"] <= 1e-5
-    assert Store(work.out / session.STORE).sizes == {"train": 512, "val": 128, "test": 256}
+    assert Store(work.out / log.STORE).sizes == {"train": 512, "val": 128, "test": 256}
 
 
 # pieces ----------------------------------------------------------------------------------------------------------------------
