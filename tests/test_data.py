@@ -132,6 +132,19 @@ def test_simulated_batches_are_a_function_of_the_step() -> None:
     late.close()  # type: ignore[attr-defined]
 
 
+def test_streamed_batches_are_fresh_and_of_the_size_asked_for() -> None:
+    source = data.Streamed({"scenario": "cost2100", "environment": "indoor"}, "cpu", seed=3)
+    whole, again, late = source.batches(0, 1000), source.batches(0, 1000), source.batches(2, 1000)
+    batches = [next(whole) for _ in range(3)]
+    assert [len(batch.x) for batch in batches] == [1000] * 3
+    assert torch.equal(batches[0].x, next(again).x)
+    assert not torch.equal(batches[0].x, batches[1].x)
+    assert not torch.equal(batches[2].x, next(late).x)  # a resumed run goes on with others
+    assert batches[0].y is None
+    assert batches[0].z is batches[0].x
+    assert source.record()["train_samples"] == "simulated on the device, each used once"
+
+
 def test_cached_batches_visit_every_sample_each_epoch(source: data.Cached) -> None:
     batches = source.batches(0, 100)
     epochs = [torch.cat([next(batches).x for _ in range(6)]) for _ in range(2)]

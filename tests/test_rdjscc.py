@@ -22,7 +22,7 @@ from zoo.bench import bench, macs
 from zoo.checkpoint import check, load_codec, save_model
 from zoo.errors import CheckError, ZooError
 from zoo.evaluate import parameter_count
-from zoo.evaluate_jscc import evaluate_jscc
+from zoo.evaluate_jscc import LEAK_BITS, evaluate_jscc, leak_check
 from zoo.metrics import bler
 from zoo.models.adjscc import ADJSCC, Autoencoder, AutoencoderConfig
 from zoo.models.jscc import PEAK, NetworkJSCC, levels, quantised
@@ -31,6 +31,7 @@ from zoo.models.unetjscc import UNetConfig, UNetJSCC, shared
 from zoo.nn.quantise import mu_law, mu_law_inverse
 from zoo.nn.residual_diffusion import add_residual_noise
 from zoo.nn.snr_gate import SnrGate
+from zoo.train import build
 from zoo.uplink import Rayleigh, transmit, unit_power
 
 AE: dict[str, Any] = {
@@ -248,6 +249,45 @@ def test_block_errors_are_a_mean_over_samples(
     store.dataset = replace(store.dataset, subcarriers=None)
     with pytest.raises(ZooError, match="does not say how many subcarriers its samples are of"):
         evaluate_jscc(path, store, "val", downlink_snr_db=5)
+
+
+@pytest.fixture
+def linear(tmp_path: Path, small_store: Store) -> Path:
+    """A code that is worth something without training: principal components."""
+    source = data.Cached(data.Store(small_store.path), "cpu", None, seed=0)
+    recipe = config.load("adjscc", {f"codec.{name}": value for name, value in AE.items()} | {"codec.linear": True})
+    path = tmp_path / "adjscc-cdl-k8"
+    save_model(path, build(recipe, source).eval(), {"name": path.name, "architecture": "adjscc"}, {"x": samples(4)})
+    return path
+
+
+def test_nothing_but_symbols_reaches_the_decoder(linear: Path, small_store: Store) -> None:
+    store = data.Store(small_store.path)
+    found = leak_check(linear, store, "train", 600, k=8, snr_db=10)
+    assert found["nmse_db"]["received"] < -3
+    assert found["nmse_db"]["shuffled"] > -0.5
+    assert found["nmse_db"]["noise"] > -0.5
+    assert [row["payload_bits"] for row in found["rounded"]] == [16 * bits for bits in LEAK_BITS]
+    errors = [row["nmse_db"] for row in found["rounded"]]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[0] > found["nmse_db"]["received"] + 0.3
+    assert errors[-1] == pytest.approx(found["nmse_db"]["received"], abs=0.1)
+    assert 60 < found["capacity_bits"] < 80  # 8 log2(1 + 10 * 32), nearly
+    with pytest.raises(ZooError, match="two samples or more"):
+        leak_check(linear, store, "train", 1)
+
+
+def test_a_leak_is_seen(linear: Path, small_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode, kept = ADJSCC.encode, []
+
+    def leaky(self: ADJSCC, x: Tensor, *arguments: Any) -> Any:
+        kept.append(x)
+        return encode(self, x, *arguments)
+
+    monkeypatch.setattr(ADJSCC, "encode", leaky)
+    monkeypatch.setattr(ADJSCC, "decode", lambda self, received, snr_db: 1.01 * kept[-1])
+    found = leak_check(linear, data.Store(small_store.path), "train", 64)["nmse_db"]
+    assert found["shuffled"] == found["noise"] == pytest.approx(-40, abs=0.1)
 
 
 # quantised symbols -----------------------------------------------------------------------------------------------------------

@@ -20,9 +20,10 @@ from datagen import Store
 from tests.conftest import small_recipe
 from zoo import config, data, registry
 from zoo.checkpoint import check, read_config, read_tensors
-from zoo.errors import Interrupted
+from zoo.errors import Interrupted, ZooError
 from zoo.models.base import Fitted, Network
-from zoo.train import build, first_stage, learning_rate, train
+from zoo.speed import training_speed
+from zoo.train import Trainer, build, first_stage, learning_rate, train
 
 TINY: dict[str, Any] = {
     "codec.width": 4, "codec.multipliers": (1, 2), "codec.kernel": 3, "codec.norm": "channel", "training.steps": 4, "training.batch": 8,
@@ -87,9 +88,7 @@ def test_stopped_and_resumed_is_the_same_as_not_stopped(
 ) -> None:
     recipe = config.load(name, changes)
     train(recipe, source, tmp_path / "whole", progress=False)
-    from zoo.train import _Trainer
-
-    update = _Trainer._update
+    update = Trainer.update
 
     def stop_after_two(self: Any, *arguments: Any) -> Any:
         result = update(self, *arguments)
@@ -98,7 +97,7 @@ def test_stopped_and_resumed_is_the_same_as_not_stopped(
         return result
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Trainer, "_update", stop_after_two)
+        patch.setattr(Trainer, "update", stop_after_two)
         with pytest.raises(Interrupted, match="step 2"):
             train(recipe, source, tmp_path / "halves", progress=False)
     assert not (tmp_path / "halves/models").exists()
@@ -109,6 +108,56 @@ def test_stopped_and_resumed_is_the_same_as_not_stopped(
             read_tensors(model / "model.safetensors"),
             read_tensors(tmp_path / "whole/models" / model.name / "model.safetensors"),
         )
+
+
+def test_a_run_that_is_killed_loses_what_it_did_since_its_last_checkpoint(
+    source: data.Cached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(self: Trainer) -> float:
+        if self.step == 3:
+            raise KeyboardInterrupt
+        return done(self)
+
+    done = Trainer._done
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_done", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(config.load("csinet", SMALL), source, tmp_path / "run", progress=False, save_seconds=0)
+    assert [path.name for path in sorted((tmp_path / "run/checkpoints").iterdir())] == [
+        f"step-0000000{n}" for n in (1, 2)
+    ]
+    train(config.load("csinet", SMALL), source, tmp_path / "run", progress=False, resume=True)
+    assert same(weights(tmp_path / "run"), weights_of_a_whole_run(source, tmp_path))
+
+
+def weights_of_a_whole_run(source: data.Cached, directory: Path) -> dict[str, Tensor]:
+    train(config.load("csinet", SMALL), source, directory / "whole", progress=False)
+    return weights(directory / "whole")
+
+
+@pytest.mark.parametrize(("name", "changes"), [("gd-csi", {**TINY, "codec.rate": 64}), ("rd-jscc", REFINED)])
+def test_speed_is_measured_beside_a_plain_loop(name: str, changes: dict[str, Any], source: data.Cached) -> None:
+    found = training_speed(config.load(name, changes), source, "cpu", 0)
+    assert set(found["steps_per_second"]) == {"trained", "plain", "plain_exact"}
+    assert found["times_plain"] == found["steps_per_second"]["trained"] / found["steps_per_second"]["plain"]
+    assert found["flops_per_step"] > 1e7
+    assert found["share_of_peak"] is None  # nobody says what a CPU could do
+    assert found["compile_error"] is None
+
+
+def test_where_nothing_compiles_training_goes_without(source: data.Cached, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(module: object) -> object:
+        raise RuntimeError("no C compiler\nand a long story")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    found = training_speed(config.load("csinet", {**SMALL, "training.compile": True}), source, "cpu", 0)
+    assert found["compile_error"] == "RuntimeError: no C compiler"
+    assert found["steps_per_second"]["trained"] > 0
+
+
+def test_the_speed_of_a_fitted_codec_is_not_measured(source: data.Cached) -> None:
+    with pytest.raises(ZooError, match="fitted in closed form, not trained"):
+        training_speed(config.load("klt", {"training.samples": 300}), source, "cpu", 0)
 
 
 def test_what_a_run_leaves(source: data.Cached, tmp_path: Path) -> None:

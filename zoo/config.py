@@ -128,6 +128,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "extra_forbidden":
         fields: dict[str, Any] = dict(model.model_fields)
         for part in first["loc"][:-1]:
+            if isinstance(part, int):  # an item of a list, whose type was looked up with it
+                continue
             kind = fields[str(part)].annotation
             fields = dict(
                 next(inner for inner in (*get_args(kind), kind) if hasattr(inner, "model_fields")).model_fields

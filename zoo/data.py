@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.covariances import Statistics
+from zoo.devices import exact_products
 from zoo.errors import ZooError
 from zoo.remote import connect, pinned
 
 FORMAT, FORMAT_VERSION = "fdd-csi", 1  # datagen/FORMAT.md, section 2
 READ = 4096  # samples read at once: a shard
 AHEAD = 4  # simulated batches kept ready
+STREAMED = 2048  # samples drawn at once on a device
 
 
 class Batch(NamedTuple):
@@ -313,6 +315,37 @@ class Simulated:
             "recipe_digest": self.dataset.recipe_digest,
             "train_samples": "simulated, each used once",
         }
+
+
+class Streamed(Simulated):
+    """Samples drawn on the device itself, each used once: the law of a recipe at the device's speed, but no sample has an index.
+
+    A resumed run goes on with fresh samples, not with those that an unbroken one would see. The first samples and those of the val split
+    are the recipe's own.
+
+    :param seed: of the stream
+    """
+
+    def __init__(self, recipe: str | Path | dict[str, Any] | None, device: str, seed: int) -> None:
+        super().__init__(recipe, device)
+        self.seed = seed
+
+    def batches(self, start: int, size: int) -> Iterator[Batch]:
+        import datagen
+
+        together = max(STREAMED // size, 1)
+        drawn = datagen.stream(self.recipe, together * size, seed=(self.seed << 31) + start, device=self.device)
+        while True:
+            with exact_products():
+                arrays = next(drawn)
+            pieces = {name: array.split(size) for name, array in arrays.items()}
+            for x, y, z in zip(
+                pieces["X"], pieces.get("Y", [None] * together), pieces.get("Z", pieces["X"]), strict=True
+            ):
+                yield Batch(x, y, z)
+
+    def record(self) -> dict[str, Any]:
+        return {**super().record(), "train_samples": "simulated on the device, each used once"}
 
 
 def to_device(batch: Batch, device: str) -> Batch:

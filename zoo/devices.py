@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 import torch
 
@@ -21,3 +23,23 @@ def local_device(device: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise ZooError(f"device {local!r} cannot be used ({str(error).splitlines()[0]}); use cpu") from None
     return local
+
+
+def fast_products(device: str) -> contextlib.AbstractContextManager[None]:
+    """Let a GPU round the factors of matrix products in single precision (TF32), for as long as this lasts."""
+    return _products("high") if device.startswith("cuda") else contextlib.nullcontext()
+
+
+def exact_products() -> contextlib.AbstractContextManager[None]:
+    """Matrix products in single precision proper, for as long as this lasts: phases of many turns do not bear rounding."""
+    return _products("highest")
+
+
+@contextlib.contextmanager
+def _products(precision: str) -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

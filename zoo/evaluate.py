@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +90,17 @@ def origin(
             "name": store.dataset.name, "scenario": store.dataset.scenario, "recipe_digest": store.dataset.recipe_digest,
             "split": split, "samples": count,
         },
-        "version": version("csi-feedback-zoo"), "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "version": _version(), "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": command,
     }  # fmt: skip
+
+
+def _version() -> str:
+    """Of this package; ``source`` where it runs without being installed."""
+    try:
+        return version("csi-feedback-zoo")
+    except PackageNotFoundError:
+        return "source"
 
 
 def sample_count(store: Store, split: str, samples: int | None) -> int:

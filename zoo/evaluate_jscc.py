@@ -23,10 +23,11 @@ from zoo.errors import ZooError
 from zoo.evaluate import NOISE_SEED, error_facts, origin, require_fit, sample_count
 from zoo.locate import locate
 from zoo.models.base import BATCH
-from zoo.models.jscc import JSCC
-from zoo.uplink import Channel, named, transmit
+from zoo.models.jscc import JSCC, TRIAL_SNR_DB, levels, quantised
+from zoo.uplink import Channel, capacity_bits, named, transmit, unit_power
 
 SNRS_DB = (-10.0, -5.0, 0.0, 5.0, 10.0)
+LEAK_BITS = (1, 2, 3, 4, 6, 8)  # a real dimension, that what arrives is rounded to by :func:`leak_check`
 DOWNLINK_SNR_DB = 5.0  # where block error rates are asked for
 
 
@@ -57,12 +58,7 @@ def evaluate_jscc(
         subcarriers that a block error rate takes
     :raises CheckError: an estimate that is not finite
     """
-    path, digests = locate(model)
-    config = read_config(path)
-    sender, receiver = (load_model(path, digests, device=device) for _ in range(2))
-    if not isinstance(sender, JSCC):
-        raise ZooError(f"{config['name']} sends payloads, not symbols")
-    require_fit(sender, store, config["name"])
+    config, sender, receiver = _ends(model, store, device)
     channels = named(channel)
     if downlink_snr_db is not None and store.dataset.subcarriers is None:
         raise ZooError(
@@ -98,6 +94,73 @@ def evaluate_jscc(
         **origin(config, store, split, count, receiver, command),
         "symbols": list(receiver.config.symbols), "channel": str(channel), "points": [point.result(config["name"], downlink_snr_db) for point in points],
     }  # fmt: skip
+
+
+def leak_check(
+    model: str | Path, store: Store, split: str = "test", samples: int | None = None, *, k: int | None = None,
+    snr_db: float = TRIAL_SNR_DB, device: str = "cpu",
+) -> dict[str, Any]:  # fmt: skip
+    """See that nothing but symbols reaches a decoder: spoil them, and the estimate must go with them.
+
+    What arrives is decoded as it is (``received``), given to the decoder of another sample (``shuffled``), replaced by noise of the same
+    power (``noise``), and rounded to a few bits a real dimension (``rounded``, with the ``payload_bits`` that then reach the decoder). An
+    NMSE near 0 dB or above after shuffling and with noise says that the estimate was made of the symbols. A decoder can have no more of
+    a sample than ``capacity_bits``, what the link carries on average.
+
+    :param samples: the first so many of the split; all if not given
+    :param k: symbols; the most if not given
+    :param snr_db: of the link
+    :returns: JSON-ready: ``nmse_db`` of each
+    :raises ZooError: the model cannot be loaded, sends payloads or does not serve k; fewer than two samples
+    """
+    config, sender, receiver = _ends(model, store, device)
+    count, k = sample_count(store, split, samples), sender.config.longest if k is None else k
+    if count < 2:
+        raise ZooError("a leak check takes two samples or more: one cannot be given the symbols of another")
+    generator = torch.Generator(device).manual_seed(NOISE_SEED)
+    channel = named("rayleigh")
+    errors: dict[Any, list[NDArray[Any]]] = {}
+    for batch in store.batches(split, count):
+        sent = sender.encode(batch.x.to(device), snr_db, k)
+        received = transmit(sent, snr_db, channel=channel, generator=generator).symbols
+        for what, symbols in _spoilt(received, generator).items():
+            found = errors.setdefault(what, [])
+            found.append(metrics.relative_errors(batch.x.numpy(), receiver.decode(symbols, snr_db).cpu().numpy()))
+    nmse_db = {what: error_facts(found, config["name"])["nmse_db"] for what, found in errors.items()}
+    carried = capacity_bits(channel.sample(count, k, generator), snr_db).mean()
+    return {
+        **origin(config, store, split, count, receiver, None),
+        "k": k, "snr_db": snr_db, "capacity_bits": float(carried), "rounded": [
+            {"bits": bits, "payload_bits": 2 * k * bits, "nmse_db": nmse_db[bits]} for bits in LEAK_BITS
+        ],
+        "nmse_db": {what: value for what, value in nmse_db.items() if isinstance(what, str)},
+    }  # fmt: skip
+
+
+def _spoilt(received: Tensor, generator: torch.Generator) -> dict[Any, Tensor]:
+    """What arrived, as it is and in every way that :func:`leak_check` spoils it; rounded ones by their bits."""
+    power = received.abs().square().mean(1, keepdim=True)
+    noise = torch.randn(received.shape, dtype=received.dtype, device=received.device, generator=generator)
+    pairs = torch.view_as_real(unit_power(received)).contiguous()
+    rounded = {bits: torch.view_as_complex(levels(quantised(pairs, bits), bits)) for bits in LEAK_BITS}
+    return {
+        "received": received, "shuffled": received.roll(1, 0), "noise": noise * power.sqrt(),
+        **{bits: symbols * power.sqrt() for bits, symbols in rounded.items()},
+    }  # fmt: skip
+
+
+def _ends(model: str | Path, store: Store, device: str) -> tuple[dict[str, Any], JSCC[Any], JSCC[Any]]:
+    """A model's config, and two copies of it: the sender and the receiver.
+
+    :raises ZooError: it cannot be loaded, sends payloads, or does not fit the store
+    """
+    path, digests = locate(model)
+    config = read_config(path)
+    sender, receiver = (load_model(path, digests, device=device) for _ in range(2))
+    if not isinstance(sender, JSCC):
+        raise ZooError(f"{config['name']} sends payloads, not symbols")
+    require_fit(sender, store, config["name"])
+    return config, sender, receiver
 
 
 def usual_steps(model: JSCC[Any]) -> list[int | Literal["auto"]]:

@@ -64,7 +64,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         draft.mkdir(parents=True)
         yield draft
-        for file in draft.iterdir():
+        for file in filter(Path.is_file, draft.rglob("*")):
             file.chmod(0o644)  # safetensors makes files that only their owner may read
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())

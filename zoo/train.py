@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from zoo import checkpoint, metrics
 from zoo.config import Recipe, Training, explain
 from zoo.data import Batch, Source, noisy
-from zoo.devices import local_device
+from zoo.devices import fast_products, local_device
 from zoo.errors import Interrupted, ZooError
 from zoo.models.base import Fitted, Model, Network
 from zoo.registry import architecture, model_name
@@ -40,7 +40,7 @@ FIT_SAMPLES = 8192  # that the scale, and what else a network starts from, is fi
 
 def train(
     recipe: Recipe, source: Source, run: Path, *, device: str = "cpu", resume: bool = False, max_minutes: float | None = None,
-    progress: bool = True,
+    progress: bool = True, save_seconds: float = SAVE_SECONDS,
 ) -> list[Path]:  # fmt: skip
     """Train (or fit in closed form) and export.
 
@@ -51,16 +51,17 @@ def train(
     :param run: directory; must not exist, unless ``resume``
     :param device: ``cpu`` or ``cuda``; under torchrun every process takes the GPU of its local rank
     :param max_minutes: fit the learning rate's decay to this time and stop when it is over
+    :param save_seconds: between checkpoints, which is what a run that is killed may lose
     :returns: directories of the models
     :raises ZooError: the recipe does not fit the data, the run exists, or the loss is not finite
     :raises Interrupted: stopped by SIGINT or SIGTERM; a checkpoint was written
     """
     with _processes(device) as (rank, world, device):
-        place = _Place(rank, world, device, resume, progress and rank == 0)
+        place = Place(rank, world, device, resume, progress and rank == 0, save_seconds)
         return _train(recipe, source, run, place, max_minutes)[1]
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """Which process this is, and how it goes on."""
 
     rank: int
@@ -68,10 +69,11 @@ class _Place(NamedTuple):
     device: str
     resume: bool
     progress: bool
+    save_seconds: float = SAVE_SECONDS
 
 
 def _train(
-    recipe: Recipe, source: Source, run: Path, place: _Place, max_minutes: float | None
+    recipe: Recipe, source: Source, run: Path, place: Place, max_minutes: float | None
 ) -> tuple[Model[Any], list[Path]]:
     """Train one stage, after the one before it, and export: the model, and the directories that it is shipped in."""
     codec, trainer, stage, minutes = build(recipe, source), None, first_stage(recipe), None
@@ -81,7 +83,7 @@ def _train(
         minutes = max_minutes * stage.training.steps / (stage.training.steps + recipe.training.steps)
         max_minutes -= minutes
     if isinstance(codec, Network):
-        trainer = _Trainer(codec.to(place.device), recipe.training, source, run, place, max_minutes)
+        trainer = Trainer(codec.to(place.device), recipe.training, source, run, place, max_minutes)
     record = {
         "dataset": source.record(), "side_information_snr_db": recipe.training.side_information_snr_db,
         "recipe": recipe.record(), "trained_with": _versions(place.device, place.world),
@@ -191,11 +193,11 @@ class _Objective(nn.Module):
         return self.codec.loss(x, y, z, draws)
 
 
-class _Trainer:
+class Trainer:
     """One training run; nothing is written before :meth:`run`."""
 
     def __init__(
-        self, codec: Network[Any], training: Training, source: Source, run: Path, place: _Place, max_minutes: float | None
+        self, codec: Network[Any], training: Training, source: Source, run: Path, place: Place, max_minutes: float | None
     ) -> None:  # fmt: skip
         if training.batch % place.world:
             raise ZooError(f"training.batch {training.batch} is no multiple of the {place.world} processes")
@@ -204,7 +206,7 @@ class _Trainer:
         self.average = copy.deepcopy(self.codec).eval().requires_grad_(False)  # moving average of weights: what is kept
         self.training, self.source, self.out, self.rank, self.world = training, source, run, place.rank, place.world
         self.budget = None if max_minutes is None else 60 * max_minutes
-        self.progress, self.device = place.progress, codec.device
+        self.progress, self.device, self.save_seconds = place.progress, codec.device, place.save_seconds
         self.cuda = self.device.type == "cuda"
         self.parameters = {name: weight for name, weight in codec.named_parameters() if weight.requires_grad}
         self.optimizer = torch.optim.Adam(_groups(codec), lr=training.learning_rate, fused=True)
@@ -218,16 +220,21 @@ class _Trainer:
                 for value in codec.state_dict().values():
                     torch.distributed.broadcast(value, 0)
 
-    def run(self, resume: bool) -> Network[Any]:
-        """Train to the end and return the averaged codec."""
-        if resume:
-            self._restore()
+    def objective(self) -> nn.Module:
+        """The loss as it is trained: compiled, and shared by all processes."""
         objective: nn.Module = _Objective(self.codec)
         if self.training.compile if self.training.compile is not None else self.cuda:
             objective = torch.compile(objective)  # type: ignore[assignment]
         if self.world > 1:
             ids = [self.device.index] if self.cuda else None
             objective = nn.parallel.DistributedDataParallel(objective, device_ids=ids, broadcast_buffers=False)
+        return objective
+
+    def run(self, resume: bool) -> Network[Any]:
+        """Train to the end and return the averaged codec."""
+        if resume:
+            self._restore()
+        objective = self.objective()
         batches = self.source.batches(self.step, self.training.batch)
         generator = torch.Generator(self.device)
         saved = shown = time.perf_counter()
@@ -241,7 +248,7 @@ class _Trainer:
                 done, stop = self._agree(self._done(), bool(stopped))
                 if done >= 1 or stop:
                     break
-                loss, logs = self._update(objective, next(batches), generator, done)
+                loss, logs = self.update(objective, next(batches), generator, done)
                 if self.step % LOG_STEPS == 0 or self.step == first + 1:
                     facts = self._log(loss, logs, done, time.perf_counter() - shown, bar)
                     shown = time.perf_counter()
@@ -249,7 +256,7 @@ class _Trainer:
                 if self.rank == 0 and reached > self.validated and (reached == CHECKS or self._affordable()):
                     self.validated = reached
                     self._write({"step": self.step, "val_nmse_db": self._validate()})
-                if time.perf_counter() - saved > SAVE_SECONDS:
+                if time.perf_counter() - saved > self.save_seconds:
                     self._save()
                     saved = time.perf_counter()
         batches.close() if hasattr(batches, "close") else None
@@ -261,9 +268,16 @@ class _Trainer:
             )
         return self.average
 
-    def _update(
+    def update(
         self, objective: nn.Module, batch: Batch, generator: torch.Generator, done: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        """One step of the optimiser.
+
+        :param objective: of :meth:`objective`
+        :param generator: on the codec's device, seeded anew here
+        :param done: share of the run that is over
+        :returns: loss, and what the codec has to say of it
+        """
         generator.manual_seed((self.training.seed << 32) + self.step)
         y = None if batch.y is None else noisy(batch.y, self.training.side_information_snr_db, generator)
         draws = self.codec.draws(len(batch.x), generator)
@@ -431,14 +445,14 @@ def _versions(device: str, world: int) -> dict[str, Any]:
 def _processes(device: str) -> Iterator[tuple[int, int, str]]:
     """Rank, number of processes and device: of this process alone, or of a group started by torchrun."""
     device = local_device(device)
-    if device.startswith("cuda"):
-        torch.set_float32_matmul_precision("high")
     if "TORCHELASTIC_RUN_ID" not in os.environ:
-        yield 0, 1, device
+        with fast_products(device):
+            yield 0, 1, device
         return
     torch.distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     try:
-        yield torch.distributed.get_rank(), torch.distributed.get_world_size(), device
+        with fast_products(device):
+            yield torch.distributed.get_rank(), torch.distributed.get_world_size(), device
     finally:
         torch.distributed.destroy_process_group()
 

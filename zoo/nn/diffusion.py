@@ -9,7 +9,6 @@ import itertools
 import math
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 MAX_BETA = 0.999  # a step keeps at least 1 - MAX_BETA of the signal's power
@@ -69,7 +68,9 @@ def sample(denoise: Callable[[Tensor, int], Tensor], start: Tensor, alpha_bar: l
     :param steps: how many of the T times are visited, evenly spaced from T down; 1 is a single call at T
     """
     last = len(alpha_bar) - 1
-    times = torch.linspace(last, 0, steps + 1).round().int().tolist()
+    times = [
+        round(last * left / steps) for left in range(steps, -1, -1)
+    ]  # numbers, not a tensor: compilers follow them
     z = start
     for t, following in itertools.pairwise(times):
         z = ddim_step(z, denoise(z, t), alpha_bar[t], alpha_bar[following])
