@@ -19,7 +19,7 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 from benchmarks.tables import arguments, publish
 from zoo import limits, plot, registry, results
 from zoo.data import Store
-from zoo.evaluate_jscc import DOWNLINK_SNR_DB, SNRS_DB, evaluate_jscc
+from zoo.evaluate_jscc import SNRS_DB, evaluate_jscc
 from zoo.uplink import Rayleigh
 
 PATTERN = "*-cdl-k*"
@@ -34,6 +34,8 @@ SWEEPS: dict[str, tuple[str, str, dict[str, Any]]] = {  # in words: model, what 
     "CNR of the phone's own CSI [dB]": (MODEL, "cnr_db", {"cnr_db": CNRS_DB, "steps": (2,)}),
     "the same, trained for it": (ROBUST, "cnr_db", {"cnr_db": CNRS_DB}),
 }
+BRIEF = ("klt-jscc", "adjscc-lite")  # families of which other rates are shown
+DOWNLINK_SNR_DB = 0.0  # of block error rates, where they tell estimates apart
 BOUNDS = ("Gaussian bound, instantaneous", "KLT code, instantaneous")
 
 
@@ -72,18 +74,17 @@ def over_snr(found: list[dict[str, Any]], bounds: list[dict[str, Any]]) -> str:
     def row(name: str, k: int, levels: dict[float, float]) -> None:
         lines.append(f"| {name} | {k} | " + " | ".join(f"{levels[snr]:.1f}" for snr in SNRS_DB) + " |")
 
-    for k in RATES:
+    for k in (K, *(rate for rate in RATES if rate != K)):
         for result in found:
-            points = [point for point in result["points"] if point["k"] == k]
+            family = registry.family_of(result["model"])
+            points = [point for point in result["points"] if point["k"] == k and (k == K or family in BRIEF)]
             for steps in dict.fromkeys(point["steps"] for point in points):
                 told = f", {plot.SAID['steps'](steps)}" if len({point["steps"] for point in points}) > 1 else ""
                 levels = {point["snr_db"]: point["nmse_db"] for point in points if point["steps"] == steps}
-                row(f"`{registry.family_of(result['model'])}`{told}", k, levels)
-        for bound in bounds:
-            if bound["link"]["k"] == k:
-                for one in bound["rows"]:
-                    if one["name"] in BOUNDS:
-                        row(f"*limit: {one['name']}*", k, dict(zip(one["snr_db"], one["nmse_db"], strict=True)))
+                row(f"`{family}`{told}", k, levels)
+        for one in next(bound["rows"] for bound in bounds if bound["link"]["k"] == k):
+            if one["name"] in BOUNDS:
+                row(f"*limit: {one['name']}*", k, dict(zip(one["snr_db"], one["nmse_db"], strict=True)))
     return "\n".join(lines) + "\n"
 
 
