@@ -508,6 +508,29 @@ def test_a_linear_code_needs_an_encoder_of_its_shape(fields: dict[str, Any]) -> 
         AutoencoderConfig(**{**AE, **fields, "linear": True})
 
 
+def test_an_encoder_may_choose_its_delay_rows() -> None:
+    torch.manual_seed(3)
+    model = ADJSCC(AutoencoderConfig(**{**AE, "linear": True, "rows": True}))
+    model.prepare(spread(500))
+    model.eval()
+    plain = ADJSCC(AutoencoderConfig(**{**AE, "linear": True}))
+    plain.load_state_dict({name: value for name, value in model.state_dict().items() if "row_gate" not in name})
+    x, snr = images(model, 4), torch.zeros(4)
+    even = model.latent(x, snr)
+    assert torch.allclose(even, plain.eval().latent(x, snr), atol=1e-4)  # weights alike are no weights
+    gate = model.autoencoder.encoder.row_gate
+    assert gate is not None
+    with torch.no_grad():
+        for name, value in gate.named_parameters():
+            value.fill_(-30.0 if name == "weights.2.bias" else 0.0)
+        gate.get_parameter("weights.2.bias")[1] = 30.0  # one row alone
+    empty = x.clone()
+    empty[..., 1] = 0
+    chosen, other = model.latent(x, snr), model.latent(x + empty, snr)
+    assert not torch.allclose(chosen, even, atol=1e-2)
+    assert torch.allclose(chosen, other, atol=1e-3)
+
+
 # whether to refine -----------------------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,8 @@
 Every convolution has batch normalisation, a leaky ReLU (but for the last of a block) and an SNR gate behind it.
 
 With ``linear``, beyond the papers, the convolutions of both ends are added to their input instead of taking its place, symbols pass gates that
-see their energies, and training starts from the linear code of :mod:`zoo.models.klt_jscc`: from its error, not from nothing.
+see their energies, and training starts from the linear code of :mod:`zoo.models.klt_jscc`: from its error, not from nothing. With ``rows``
+the encoder weighs each sample's delay rows, and so chooses those that its symbols are spent on; the decoder is told nothing of it.
 
 Sources: J. Xu et al., "Deep joint source-channel coding for CSI feedback: an end-to-end approach", IEEE JSAC 2023; sizes: RD-JSCC, Tables
 I, II, V and VII. The tables leave activations, normalisation and gates open. With a gate and four numbers of normalisation a channel
@@ -54,6 +55,9 @@ class AutoencoderConfig(JSCCConfig):
     linear: bool = Field(
         False,
         description="beyond the papers: a linear code beside the convolutions, which training starts from, and gates on symbols",
+    )
+    rows: bool = Field(
+        False, description="beyond the papers: the encoder weighs delay rows by their energies before it makes symbols"
     )
 
     @model_validator(mode="after")
@@ -138,9 +142,15 @@ class Encoder(nn.Module):
         cells = config.encoder[-1][0] * config.angles * config.delays
         self.dense = Dense(cells, 2 * config.longest, config.pace)
         self.gate = SnrGate(config.longest) if config.linear and config.gated else None
+        self.row_gate = SnrGate(config.delays) if config.rows else None
 
     def forward(self, image: Tensor, snr_db: Tensor) -> Tensor:
-        latent = self.dense(self.layers(image, snr_db).flatten(1)).unflatten(1, (-1, 2))
+        features = self.layers(image, snr_db)
+        if self.row_gate is not None:
+            energies = image.square().mean((1, 2))
+            shares = energies / energies.mean(1, keepdim=True).clamp(min=torch.finfo(energies.dtype).tiny)
+            features = features * self.row_gate.factors(shares, snr_db)[:, None, None]
+        latent = self.dense(features.flatten(1)).unflatten(1, (-1, 2))
         return latent if self.gate is None else weighted(unit_power(latent), self.gate, snr_db)
 
 
