@@ -69,7 +69,7 @@ def evaluate_jscc(
     links: dict[tuple[Any, ...], _Link] = {}
     points = []
     for k, snr, refinement, width, cnr in itertools.product(*chosen):
-        link = links.setdefault((k, snr, width, cnr), _Link(k, snr, width, cnr))
+        link = links.setdefault((k, snr, width, cnr), _Link(k, snr, width, cnr, device))
         points.append(_Point(link, refinement))
     blank = torch.ones(1, sender.config.angles, sender.config.delays, dtype=torch.complex64)
     for link in links.values():  # refuses what the model does not serve, before any work is done
@@ -78,7 +78,7 @@ def evaluate_jscc(
         point.decode(receiver)
         point.refined = 0
     for link in links.values():
-        link.rewind(device)
+        link.rewind()
     with tqdm(total=count * len(points), unit="sample", disable=not progress, delay=3, smoothing=0.05) as bar:
         for x in itertools.chain.from_iterable(batch.x.split(BATCH) for batch in store.batches(split, count)):
             for link in links.values():
@@ -172,14 +172,15 @@ def usual_steps(model: JSCC[Any]) -> list[int | Literal["auto"]]:
 class _Link:
     """A sender and what it sends over."""
 
-    def __init__(self, k: int, snr_db: float, bits: int | None, cnr_db: float | None) -> None:
+    def __init__(self, k: int, snr_db: float, bits: int | None, cnr_db: float | None, device: str) -> None:
         self.k, self.snr_db, self.bits, self.cnr_db = k, snr_db, bits, cnr_db
         self.received = torch.zeros(0, k, dtype=torch.complex64)
-        self.rewind("cpu")
+        self.generator = torch.Generator(device)
+        self.rewind()
 
-    def rewind(self, device: str) -> None:
+    def rewind(self) -> None:
         """Start the noise anew."""
-        self.generator = torch.Generator(device).manual_seed(NOISE_SEED)
+        self.generator.manual_seed(NOISE_SEED)
 
     def send(self, sender: JSCC[Any], channel: Channel, x: Tensor) -> None:
         """Let samples [n, angle, delay] arrive."""
