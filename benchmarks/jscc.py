@@ -19,7 +19,7 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 from benchmarks.tables import arguments, publish
 from zoo import limits, plot, registry, results
 from zoo.data import Store
-from zoo.evaluate_jscc import SNRS_DB, evaluate_jscc
+from zoo.evaluate_jscc import SNRS_DB, evaluate_jscc, leak_check
 from zoo.uplink import Rayleigh
 
 PATTERN = "*-cdl-k*"
@@ -61,7 +61,8 @@ def measure(store: Store, uplink: str, samples: int = SAMPLES) -> dict[str, Any]
     office = evaluate_jscc(MODEL, store, **common, channel=uplink, steps=(2,))["points"]
     sweeps["over office channels with line of sight"] = {"model": MODEL, "column": "steps", "points": office}
     bounds = [limits.over_link(store, Rayleigh(flat=False), k, SNRS_DB) for k in RATES]
-    return {"samples": samples, "limits": bounds, "sweeps": sweeps}
+    leak = leak_check(MODEL, store, samples=samples, k=K, snr_db=SNR_DB)
+    return {"samples": samples, "limits": bounds, "sweeps": sweeps, "leak_check": leak}
 
 
 def over_snr(found: list[dict[str, Any]], bounds: list[dict[str, Any]]) -> str:
@@ -121,7 +122,14 @@ def markdown(found: list[dict[str, Any]], measured: dict[str, Any]) -> str:
         f"all k and SNRs. Parameters: {', '.join(size.values())}."
     )
     second = f"The first {measured['samples']} of them; blocks of one QPSK symbol a subcarrier at {DOWNLINK_SNR_DB:g} dB, precoded by what was decoded."
-    return "\n".join([over_snr(found, measured["limits"]), note, "", curves(measured), second, ""])
+    leak = measured["leak_check"]
+    rounded = ", ".join(f"{one['payload_bits']} bits {one['nmse_db']:.1f} dB" for one in leak["rounded"])
+    third = (
+        f"Nothing but symbols reaches a decoder: of `{registry.family_of(leak['model'])}` {leak['nmse_db']['received']:.1f} dB, with the symbols of another "
+        f"sample {leak['nmse_db']['shuffled']:+.1f} dB, with noise for symbols {leak['nmse_db']['noise']:+.1f} dB, with symbols rounded to {rounded}; the "
+        f"link carries {leak['capacity_bits']:.0f} bits on average."
+    )
+    return "\n".join([over_snr(found, measured["limits"]), note, "", curves(measured), second, "", third, ""])
 
 
 def main() -> None:
