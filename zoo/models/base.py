@@ -94,6 +94,11 @@ class Model(nn.Module, Generic[M]):
         :param x: complex [n, angle, delay]; likewise ``y``, which is ignored where the model takes none
         """
 
+    def as_complex(self, pairs: Tensor) -> Tensor:
+        """Stored pairs [..., 2 (re, im)] as the complex numbers of :attr:`complex_dtype`."""
+        real = torch.float64 if self.complex_dtype == torch.complex128 else torch.float32
+        return torch.view_as_complex(pairs.to(real).contiguous())
+
     def to_image(self, x: Tensor) -> Tensor:
         """Complex physical values [n, angle, delay] to images, [n, 2 (re, im), angle, delay] in units of the scale, of the weights' data type."""
         return torch.stack((x.real, x.imag), 1).div(self.scale).to(self.scale.dtype)

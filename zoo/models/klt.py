@@ -108,11 +108,6 @@ class TransformCodec(Codec[T], Fitted[T]):
             )
         return {**given, "side_information_snr_db": training.side_information_snr_db}
 
-    def as_complex(self, pairs: Tensor) -> Tensor:
-        """Stored pairs [..., 2 (re, im)] as the complex numbers of :attr:`complex_dtype`."""
-        real = torch.float64 if self.complex_dtype == torch.complex128 else torch.float32
-        return torch.view_as_complex(pairs.to(real).contiguous())
-
     def store(self, **values: Array) -> None:
         """Set buffers of pairs from complex arrays."""
         for name, value in values.items():

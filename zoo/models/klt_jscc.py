@@ -57,14 +57,16 @@ class KLTJSCC(JSCC[KLTJSCCConfig], Fitted[KLTJSCCConfig]):
         return range(round(low), round(high) + 1)
 
     def latent(self, image: Tensor, snr_db: Tensor) -> Tensor:
-        components = torch.complex(image[:, 0], image[:, 1]).flatten(1) @ _complex(self.directions).mH
+        components = torch.complex(image[:, 0], image[:, 1]).flatten(1) @ self.as_complex(self.directions).mH
         return torch.view_as_real(components) * self._at(self.loading, snr_db)[:, :, None]
 
     def coarse(self, received: Tensor, snr_db: Tensor) -> Tensor:
         k = received.shape[1]
         weights = self._at(self.receiving[self.config.symbols.index(k)], snr_db)[:, :k]
         components = torch.view_as_complex((received * weights[:, :, None]).contiguous())
-        cells = (components @ _complex(self.directions[:k])).unflatten(1, (self.config.angles, self.config.delays))
+        cells = (components @ self.as_complex(self.directions[:k])).unflatten(
+            1, (self.config.angles, self.config.delays)
+        )
         return torch.stack((cells.real, cells.imag), 1)
 
     def _at(self, table: Tensor, snr_db: Tensor) -> Tensor:
@@ -130,8 +132,3 @@ def principal_directions(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
         torch.from_numpy(energies[:k].copy()).clamp(min=torch.finfo(torch.float32).eps).float(),
         torch.from_numpy(directions[:, :k].T.copy()).to(torch.complex64),
     )
-
-
-def _complex(pairs: Tensor) -> Tensor:
-    real = torch.float64 if pairs.dtype == torch.float64 else torch.float32
-    return torch.view_as_complex(pairs.to(real).contiguous())
