@@ -8,20 +8,55 @@ import numpy as np
 from numpy.typing import NDArray
 
 Complex = NDArray[np.complexfloating]
-AT_ONCE = 32  # samples whose subcarriers :func:`rho` and :func:`bler` hold at a time
+Energies = NDArray[np.float64]
+AT_ONCE = 32  # samples whose subcarriers are held at a time
+DOMAINS = ("angular-delay", "spatial-frequency")  # that an NMSE may be measured in
 
 
-def relative_errors(z: Complex, estimate: Complex) -> NDArray[np.float64]:
+def relative_errors(z: Complex, estimate: Complex, tail: Energies | None = None) -> Energies:
     """||Z - estimate||_F^2 / ||Z||_F^2 of each sample, shape [sample].
 
     :param z: complex [sample, angle, delay]
     :param estimate: same shape
+    :param tail: energy of each sample outside of the crop, [sample], for errors in the spatial-frequency domain: see
+        :func:`crop_and_tail`; None for those in the angular-delay domain, where the crop is all there is
     :raises ValueError: the shapes differ
     """
     if z.shape != estimate.shape:
         raise ValueError(f"shapes {z.shape} and {estimate.shape} differ")
-    error: NDArray[np.float64] = np.square(np.abs(z - estimate), dtype=np.float64).sum(axis=(1, 2))
-    return error / np.square(np.abs(z), dtype=np.float64).sum(axis=(1, 2))
+    outside = np.zeros(len(z)) if tail is None else tail
+    if outside.shape != z.shape[:1]:
+        raise ValueError(f"shapes {z.shape} and {outside.shape} differ")
+    return (_energies(z - estimate) + outside) / (_energies(z) + outside)
+
+
+def _energies(z: Complex) -> Energies:
+    """||Z||_F^2 of each sample, shape [sample]."""
+    energies: Energies = np.square(np.abs(z), dtype=np.float64).sum(axis=(1, 2))
+    return energies
+
+
+def crop_and_tail(h: Complex, delays: int, *, official: bool = False) -> tuple[Complex, Energies]:
+    """What estimates are compared with for errors in the spatial-frequency domain [RD-JSCC §IV and §VII].
+
+    There an estimate is padded with zeros to as many delays as there are subcarriers, transformed by the 2-D DFT and compared with H
+    itself, so that the energy which the crop threw away counts as error. The transform multiplies all energies by one factor
+    (Parseval), so ``relative_errors(crop, estimate, tail)`` is that ||H - H^||_F^2 / ||H||_F^2, at one transform a sample, however many
+    estimates there are.
+
+    :param h: complex [sample, antenna, subcarrier], the whole band; in any unit, which the crop then has too
+    :param delays: that the crop keeps, at most as many as subcarriers
+    :param official: H and estimates are in the official convention of datagen/FORMAT.md, section 5
+    :returns: the crop of the 2-D inverse DFT of H, complex [sample, angle, delay]; the energy of the other delays, [sample]
+    """
+    crop = np.empty((*h.shape[:2], delays), h.dtype)
+    tail = np.empty(len(h))
+    for start in range(0, len(h), AT_ONCE):
+        rows = slice(start, start + AT_ONCE)
+        taps = np.fft.ifft(h[rows], axis=2)
+        whole = np.fft.fftshift(np.fft.fft(taps, axis=1), axes=1) if official else np.fft.ifft(taps, axis=1)
+        crop[rows], tail[rows] = whole[:, :, :delays], _energies(whole[:, :, delays:])
+    return crop, tail
 
 
 def nmse(z: Complex, estimate: Complex) -> float:
