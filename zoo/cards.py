@@ -11,6 +11,7 @@ from typing import Any
 
 from zoo import plot
 from zoo.publication import PICTURE
+from zoo.results import domain
 
 LICENCE = "apache-2.0"  # of the weights, as of the code
 CITATION = """\
@@ -168,7 +169,7 @@ def _measured(entries: Sequence[Entry]) -> str:
     data = entries[0].results["data"]
     return (
         f"{data['samples']} {data['split']} samples of `{data['name']}`, by `zoo eval`; "
-        "NMSE is the mean over samples of the squared error over the squared norm. `results.json` has more, and was made from the very "
+        f"NMSE is the mean over samples of the squared error over the squared norm in the {domain(entries[0].results)} domain. `results.json` has more, and was made from the very "
         "weights beside it.\n"
     )  # fmt: skip
 

@@ -12,6 +12,7 @@ from typing import IO, Any
 from zoo.errors import ZooError
 from zoo.files import require_place, whole
 from zoo.registry import family_of
+from zoo.results import domain
 
 PUBLISHED = Path(__file__).with_name(
     "published.json"
@@ -67,11 +68,11 @@ def rd(
 ) -> None:
     """Draw NMSE over bits: one line a family, the limits in grey, published points as open markers.
 
-    :param results: contents of ``results.json`` files, all measured on the same samples
+    :param results: contents of ``results.json`` files, all measured on the same samples, in the same domain
     :param out: picture; its ending chooses the kind (png, svg, pdf)
     :param limits: ``{"rows": [{"name": ..., "bits": [...], "nmse_db": [...]}]}``, as ``zoo limits`` prints them
     :param snr_db: which quality of the side information to draw; None for Y as simulated
-    :raises ZooError: no results, results of different data, an SNR that was not measured, or a picture that cannot be written
+    :raises ZooError: as :func:`rates` does, or a picture that cannot be written
     """
     _require_kind(out)
     _draw(rates(results, limits, snr_db), RATE, out)
@@ -80,15 +81,16 @@ def rd(
 def rates(
     results: Sequence[Mapping[str, Any]], limits: Mapping[str, Any] | None = None, snr_db: float | None = 30.0
 ) -> Picture:
-    """NMSE over bits, see :func:`rd`.
+    """NMSE over bits, see :func:`rd`; published points are left out beside errors in another domain than theirs.
 
-    :raises ZooError: no results, results of different data, or an SNR that was not measured
+    :raises ZooError: no results, results of different data or domains, limits of another domain, or an SNR that was not measured
     """
     data = _common_data(results)
+    where = _common_domain(results, limits is not None)
     side = "Y as simulated" if snr_db is None else f"Y at {snr_db:g} dB SNR"
     rows = (limits or {"rows": []})["rows"]
     return Picture(
-        f"{_told(data)}, {side}",
+        f"{_told(data)}, {side}{where}",
         _by_family(results, snr_db),
         {
             row["name"]: [point for point in zip(row["bits"], row["nmse_db"], strict=True) if None not in point]
@@ -96,7 +98,7 @@ def rates(
         },
         {
             row["name"]: list(zip(row["bits"], row["nmse_db"], strict=True))
-            for row in published(data["scenario"], "bits")
+            for row in ([] if where else published(data["scenario"], "bits"))
         },
     )
 
@@ -126,10 +128,11 @@ def curves(
     :param chosen: values to draw of any of ``k``, ``snr_db``, ``steps``, ``bits``, ``cnr_db``; all of the others
     :param with_published: the papers' points for the same data, k and SNR too
     :param measure: ``nmse_db`` or ``bler``
-    :raises ZooError: no results, results of different data or twice the same, values that were not measured, or limits or
+    :raises ZooError: no results, results of different data or domains or twice the same, values that were not measured, or limits or
         published points to be drawn when none belong to these curves
     """
     data, chosen = _common_data(results), chosen or {}
+    where = _common_domain(results, bool(limits) or with_published) if measure == "nmse_db" else ""
     measured = _chosen(_measured(results), chosen)
     if any(measure not in row for row in measured):
         raise ZooError("these results have no block error rates; zoo eval --bler measures them")
@@ -154,7 +157,7 @@ def curves(
     common = [column for column in values if column not in differing and values[column] != {None}]
     shared = ", ".join(SAID[column](measured[0][column]) for column in common)
     return Picture(
-        _told(data) + (shared and f"\n{shared}"),
+        _told(data) + where + (shared and f"\n{shared}"),
         _lines(measured, over, differing, measure),
         _lines(bounds, over, ["name", *(column for column in differing if column != "name")]),
         _lines(points, over, ["name", *({fixed} & set(differing))]),
@@ -256,6 +259,26 @@ def _common_data(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             raise ZooError(f"results of different data cannot share a picture: {what[0]}, {what[1]}")
     data: dict[str, Any] = first["data"]
     return data
+
+
+def _common_domain(results: Sequence[Mapping[str, Any]], beside: bool) -> str:
+    """Domain of the NMSE of all results, as a title says it: nothing of the angular-delay domain.
+
+    :param beside: limits or published points are drawn too, which are of the angular-delay domain
+    :raises ZooError: there are two
+    """
+    models = {domain(result): result["model"] for result in results}
+    if len(models) > 1:
+        told = ", ".join(f"{model} in the {where} domain" for where, model in models.items())
+        raise ZooError(f"errors in different domains cannot share a picture: {told}; see zoo eval --domain")
+    [found] = models
+    if found == "angular-delay":
+        return ""
+    if beside:
+        raise ZooError(
+            f"limits and published points are of the angular-delay domain; leave them out beside errors in the {found} domain"
+        )
+    return f", {found} domain"
 
 
 def _told(data: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +51,20 @@ def write(path: Path, results: dict[str, Any]) -> None:
     put(path, json.dumps(results, indent=1, allow_nan=False) + "\n")
 
 
+def domain(results: Mapping[str, Any]) -> str:
+    """That the NMSE was measured in; results that do not say so are older than the choice."""
+    return str(results.get("domain", "angular-delay"))
+
+
 def summary(results: dict[str, Any]) -> str:
     """Error at each quality of the side information, e.g. ``-7.77 dB, -7.60 dB with Y at 30 dB``; of a model that sends symbols, the
-    range of its errors."""
+    range of its errors. Another domain than the crop's is named."""
+    where = "" if domain(results) == "angular-delay" else f" in the {domain(results)} domain"
     if "points" in results:
         errors = [point["nmse_db"] for point in results["points"]]
-        return f"{max(errors):.2f} to {min(errors):.2f} dB over {len(errors)} points"
-    return ", ".join(
+        return f"{max(errors):.2f} to {min(errors):.2f} dB over {len(errors)} points{where}"
+    levels = (
         f"{level['nmse_db']:.2f} dB" + ("" if level["snr_db"] is None else f" with Y at {level['snr_db']:g} dB")
         for level in results["side_information"]
     )
+    return ", ".join(levels) + where
