@@ -139,7 +139,7 @@ class Store(Arrays):
             side_information="Y" in self.names[first],
             subcarriers=self.recipe.get("subcarriers"),
         )
-        self._target = "X" if self.attributes.get("target") == "X" else "Z"
+        self.target = "X" if self.attributes.get("target") == "X" else "Z"
 
     def read(self, split: str, start: int = 0, stop: int | None = None) -> Batch:
         """Samples of a split into memory.
@@ -153,7 +153,25 @@ class Store(Arrays):
             raise ZooError(f"{self.path} has {self.sizes[split]} samples in {split}; {stop} are asked for")
         x = self.read_array(split, "X", start, stop)
         y = self.read_array(split, "Y", start, stop) if self.dataset.side_information else None
-        return Batch(x, y, x if self._target == "X" else self.read_array(split, self._target, start, stop))
+        return Batch(x, y, x if self.target == "X" else self.read_array(split, self.target, start, stop))
+
+    def require_band(self, split: str, of: str) -> None:
+        """See that a split holds the whole band of what is estimated as H; a part will not do, as the error of a crop gathers at the edges.
+
+        :param of: X or Z; H is of X
+        :raises ZooError: it does not
+        """
+        whole = self.dataset.subcarriers
+        kept = self.array(split, "H").shape[2] if of == "X" and "H" in self.names.get(split, ()) else None
+        if kept is None or kept != whole:
+            held = f"no frequency response H of {of}" if kept is None else f"H of {kept} subcarriers only"
+            wanted = f"all {whole} subcarriers" if whole else "the whole band"
+            scenario, band = (self.dataset.scenario, whole) if whole and "keep_band" in self.recipe else ("inh", 667)
+            others = " ".join(f"--{other} 0" for other in ("train", "val", "test") if other != split)
+            raise ZooError(
+                f"{self.path} has {held} in {split}; the spatial-frequency domain takes {wanted}, as kept by: "
+                f"datagen {scenario} --keep-band {band} {others} --out band.zarr"
+            )
 
     def batches(self, split: str, stop: int | None = None, size: int = READ) -> Iterator[Batch]:
         """A split piece by piece, memory bounded."""

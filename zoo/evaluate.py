@@ -32,7 +32,8 @@ RHO_SAMPLES = 2000  # rho costs two Fourier transforms over all subcarriers a sa
 
 def evaluate(
     model: str | Path, store: Store, split: str = "test", samples: int | None = None, *, snr_db: Sequence[float | None] = SNRS,
-    rho_samples: int = RHO_SAMPLES, device: str = "cpu", progress: bool = False, command: str | None = None,
+    rho_samples: int = RHO_SAMPLES, domain: str = "angular-delay", device: str = "cpu", progress: bool = False,
+    command: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure a model by what its receiver makes of its sender's payloads.
 
@@ -41,6 +42,8 @@ def evaluate(
     :param samples: the first so many; all if not given
     :param snr_db: SNRs of the side information, each with noise of its own that is the same for every model; None for Y as simulated
     :param rho_samples: rho is measured on the first so many; 0 leaves it out
+    :param domain: of the NMSE: ``angular-delay``, over the crop alone, or ``spatial-frequency``, over the whole band that the store
+        keeps as H (:func:`zoo.metrics.crop_and_tail`); rho is of the crop in either
     :param progress: show a bar on stderr if it takes longer than a few seconds
     :param command: that asked for it, for the record
     :returns: what ``results.json`` holds, JSON-ready
@@ -52,24 +55,25 @@ def evaluate(
     sender, receiver = (load_codec(path, digests, device=device) for _ in range(2))
     require_fit(sender, store, config["name"])
     count = sample_count(store, split, samples)
+    require_domain(domain, store, split, store.target)
     link = _Link(config["name"], sender, receiver)
     levels = [_Level(snr) for snr in (snr_db if receiver.config.side_information else [None])]
+    done = 0
     with tqdm(total=count, unit="sample", disable=not progress, delay=3, smoothing=0.05) as bar:
         for batch in store.batches(split, count):
             sides = [level.side_information(batch.y if receiver.config.side_information else None) for level in levels]
             for start in range(0, len(batch.x), BATCH):
                 rows = slice(start, start + BATCH)
-                z, payloads = batch.z[rows].numpy(), link.send(batch.x[rows].numpy())
+                z, tail = reference(batch.z[rows].numpy(), domain, store, split, done)
+                payloads = link.send(batch.x[rows].numpy())
                 for level, y in zip(levels, sides, strict=True):
-                    level.add(
-                        z,
-                        link.receive(payloads, None if y is None else y[rows]),
-                        rho_samples,
-                        store.dataset.subcarriers,
-                    )
+                    estimate = link.receive(payloads, None if y is None else y[rows])
+                    level.errors.append(metrics.relative_errors(z, estimate, tail))
+                    level.correlate(z, estimate, rho_samples, store.dataset.subcarriers)
+                done += len(z)
                 bar.update(len(z))
     return {
-        **origin(config, store, split, count, receiver, command),
+        **origin(config, store, split, count, receiver, command), "domain": domain,
         "bits": receiver.bits, "payload_bytes": receiver.payload_bytes, "decoder_has_y": receiver.config.side_information,
         "side_information": [level.result(config["name"]) for level in levels],
         "throughput": {
@@ -113,6 +117,31 @@ def sample_count(store: Store, split: str, samples: int | None) -> int:
     if count < 1:
         raise ZooError(f"an evaluation needs samples; {split} of {store.path} holds {store.sizes[split]}")
     return count
+
+
+def require_domain(domain: str, store: Store, split: str, of: str) -> None:
+    """See that an NMSE can be measured in a domain.
+
+    :param of: X or Z, which is estimated
+    :raises ZooError: there is no such domain, or the store lacks the band that it takes
+    """
+    if domain not in metrics.DOMAINS:
+        raise ZooError(f"there is no domain {domain!r}; give {' or '.join(metrics.DOMAINS)}")
+    if domain == "spatial-frequency":
+        store.require_band(split, of)
+
+
+def reference(
+    z: metrics.Complex, domain: str, store: Store, split: str, start: int
+) -> tuple[metrics.Complex, metrics.Energies | None]:
+    """What estimates of samples are compared with in a domain: their crop, and the energy outside of it where that counts.
+
+    :param z: the samples from ``start`` on, complex [n, angle, delay]
+    """
+    if domain == "angular-delay":
+        return z, None
+    h = store.read_array(split, "H", start, start + len(z)).numpy()
+    return metrics.crop_and_tail(h, z.shape[2], official=store.recipe.get("convention") == "official")
 
 
 def error_facts(errors: Sequence[NDArray[np.float64]], name: str) -> dict[str, Any]:
@@ -194,8 +223,9 @@ class _Level:
     def side_information(self, y: Tensor | None) -> metrics.Complex | None:
         return None if y is None else noisy(y, self.snr_db, self.generator).numpy()
 
-    def add(self, z: metrics.Complex, estimate: metrics.Complex, rho_samples: int, subcarriers: int | None) -> None:
-        self.errors.append(metrics.relative_errors(z, estimate))
+    def correlate(
+        self, z: metrics.Complex, estimate: metrics.Complex, rho_samples: int, subcarriers: int | None
+    ) -> None:
         n = min(len(z), rho_samples - self.rho_samples)
         if n > 0 and subcarriers is not None:
             self.rho_sum += n * metrics.rho(z[:n], estimate[:n], subcarriers)

@@ -20,7 +20,7 @@ from zoo import metrics
 from zoo.checkpoint import load_model, read_config
 from zoo.data import Store, channel_estimate
 from zoo.errors import ZooError
-from zoo.evaluate import NOISE_SEED, error_facts, origin, require_fit, sample_count
+from zoo.evaluate import NOISE_SEED, error_facts, origin, reference, require_domain, require_fit, sample_count
 from zoo.locate import locate
 from zoo.models.base import BATCH
 from zoo.models.jscc import JSCC, TRIAL_SNR_DB, levels, quantised
@@ -35,7 +35,8 @@ def evaluate_jscc(
     model: str | Path, store: Store, split: str = "test", samples: int | None = None, *, snr_db: Sequence[float] = SNRS_DB,
     symbols: Sequence[int] = (), steps: Sequence[int | Literal["auto"]] = (), bits: Sequence[int | None] = (None,),
     cnr_db: Sequence[float | None] = (None,), channel: str | Path = "rayleigh",
-    downlink_snr_db: float | None = None, device: str = "cpu", progress: bool = False, command: str | None = None,
+    downlink_snr_db: float | None = None, domain: str = "angular-delay", device: str = "cpu", progress: bool = False,
+    command: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure a model at every combination of the following.
 
@@ -51,6 +52,7 @@ def evaluate_jscc(
     :param cnr_db: of the CSI that the UE encodes; None for perfect CSI
     :param channel: of the link: ``awgn``, ``rayleigh``, ``rician``, or a store of ``datagen inh --uplink`` (:func:`zoo.uplink.named`)
     :param downlink_snr_db: of the block error rate of each point (:func:`zoo.metrics.bler`), over all subcarriers of the store; None: no rate
+    :param domain: of the NMSE, see :func:`zoo.evaluate.evaluate`; block error rates are of the crop in either
     :param progress: show a bar on stderr if it takes longer than a few seconds
     :param command: that asked for it, for the record
     :returns: what ``results.json`` holds, JSON-ready; its ``points`` are one a combination
@@ -65,6 +67,7 @@ def evaluate_jscc(
             f"{store.path} does not say how many subcarriers its samples are of; a block error rate takes them"
         )
     count = sample_count(store, split, samples)
+    require_domain(domain, store, split, "X")
     chosen = (symbols or sender.config.symbols, snr_db, steps or usual_steps(sender), bits, cnr_db)
     links: dict[tuple[Any, ...], _Link] = {}
     points = []
@@ -79,19 +82,22 @@ def evaluate_jscc(
         point.refined = 0
     for link in links.values():
         link.rewind()
+    done = 0
     with tqdm(total=count * len(points), unit="sample", disable=not progress, delay=3, smoothing=0.05) as bar:
         for x in itertools.chain.from_iterable(batch.x.split(BATCH) for batch in store.batches(split, count)):
             for link in links.values():
                 link.send(sender, channels, x)
+            z, tail = reference(x.numpy(), domain, store, split, done)
+            done += len(x)
             for point in points:
                 estimate = point.decode(receiver).cpu().numpy()
-                point.errors.append(metrics.relative_errors(x.numpy(), estimate))
+                point.errors.append(metrics.relative_errors(z, estimate, tail))
                 if downlink_snr_db is not None and store.dataset.subcarriers is not None:
-                    blocks = metrics.bler(x.numpy(), estimate, downlink_snr_db, store.dataset.subcarriers)
+                    blocks = metrics.bler(z, estimate, downlink_snr_db, store.dataset.subcarriers)
                     point.failed_blocks += len(x) * blocks
                 bar.update(len(x))
     return {
-        **origin(config, store, split, count, receiver, command),
+        **origin(config, store, split, count, receiver, command), "domain": domain,
         "symbols": list(receiver.config.symbols), "channel": str(channel), "points": [point.result(config["name"], downlink_snr_db) for point in points],
     }  # fmt: skip
 

@@ -135,6 +135,10 @@ def _source(recipe: Recipe, data: str | Path | None, simulate_recipe: Path | Non
     "--channel", metavar="awgn|rayleigh|rician|STORE",
     help="of the link; a STORE as datagen inh --uplink makes them  [default: rayleigh]",
 )  # fmt: skip
+@click.option(
+    "--domain", type=click.Choice(["angular-delay", "spatial-frequency"]), default="angular-delay", show_default=True,
+    help="of the NMSE: over the crop alone, or over the whole band, for which the store must keep H",
+)  # fmt: skip
 @click.option("--bler", is_flag=True, help="block error rate of a downlink precoded by what is decoded, too")
 @click.option("--downlink-snr", "downlink_snr_db", type=Snr(none=False), metavar="DB", help="of --bler  [default: 5]")
 @click.option("--out", type=PATH, help="file for the results  [default: results.json in the directory MODEL]")
@@ -144,7 +148,7 @@ def _source(recipe: Recipe, data: str | Path | None, simulate_recipe: Path | Non
 def evaluate(
     model: str, data: str | Path, split: str, samples: int | None, snr_db: tuple[list[float | None], ...],
     symbols: list[int] | None, steps: list[int | Literal["auto"]] | None, bits: list[int | None] | None, cnr_db: list[float | None] | None,
-    channel: str | None, bler: bool, downlink_snr_db: float | None, out: Path | None, device: str, as_json: bool, quiet: bool,
+    channel: str | None, domain: str, bler: bool, downlink_snr_db: float | None, out: Path | None, device: str, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Measure what a MODEL is worth.
 
@@ -174,7 +178,9 @@ def evaluate(
     given |= {} if channel is None else {"channel": channel}
     if bler:
         given["downlink_snr_db"] = DOWNLINK_SNR_DB if downlink_snr_db is None else downlink_snr_db
-    common: dict[str, Any] = {"device": device, "progress": not quiet, "command": shlex.join(["zoo", *sys.argv[1:]])}
+    common: dict[str, Any] = {
+        "domain": domain, "device": device, "progress": not quiet, "command": shlex.join(["zoo", *sys.argv[1:]])
+    }  # fmt: skip
     if issubclass(registry.architecture(config["architecture"]), JSCC):
         decibels = [level for level in levels if level is not None]
         if len(decibels) < len(levels):
