@@ -29,7 +29,7 @@ def column(bits: int) -> int:
     return min(RATES, key=lambda rate: abs(rate - bits))
 
 
-def markdown(found: list[dict[str, Any]], limits: dict[str, Any], scenario: str) -> str:
+def markdown(found: list[dict[str, Any]], limits: dict[str, Any]) -> str:
     """Families, limits and published points by rate: NMSE in dB."""
     rows: dict[str, dict[int, str]] = {}
     sizes: dict[str, set[str]] = {}
@@ -42,7 +42,7 @@ def markdown(found: list[dict[str, Any]], limits: dict[str, Any], scenario: str)
         rows[f"*limit: {row['name']}*"] = {
             column(bits): f"{nmse:.1f}" for bits, nmse in zip(row["bits"], row["nmse_db"], strict=True) if bits in RATES
         }
-    for row in plot.published(scenario, "bits"):
+    for row in plot.published(found[0]["data"]["name"], "bits"):
         rows[f"*published: {row['name']}*"] = {
             column(bits): f"{nmse:.1f}" for bits, nmse in zip(row["bits"], row["nmse_db"], strict=True)
         }
@@ -72,7 +72,7 @@ def main() -> None:
     found = [results.read(registry.WEIGHTS / name) for name in registry.list_models(arguments.pattern)]
     measured = [result for result in found if result is not None]
     limits = plot.read_limits(LIMITS)
-    table = markdown(measured, limits, measured[0]["data"]["scenario"])
+    table = markdown(measured, limits)
     print(table)
     if arguments.readme is not None:
         put_into(arguments.readme, "benchmarks/models.py", table)

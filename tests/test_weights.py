@@ -86,7 +86,7 @@ def test_readme_table_and_picture_are_of_these_results() -> None:
         for name in zoo.list_models(models.PATTERN)
         if (result := results.read(registry.WEIGHTS / name)) is not None
     ]
-    assert models.markdown(found, plot.read_limits(models.LIMITS), "cdl") in (ROOT / "README.md").read_text()
+    assert models.markdown(found, plot.read_limits(models.LIMITS)) in (ROOT / "README.md").read_text()
     assert (ROOT / "benchmarks/results/rd.png").read_bytes()[:4] == b"\x89PNG"
 
 
