@@ -1,6 +1,7 @@
 """Models that send symbols, and the limits of the link: the README's tables and picture.
 
     python benchmarks/jscc.py STORE UPLINK --readme README.md --picture benchmarks/results/snr.png
+    python benchmarks/jscc.py STORE UPLINK --scenario inh --readme README.md --picture benchmarks/results/snr-inh.png
 
 The first table is of the results that `zoo release` wrote beside the weights of the package, and of separation limits; what one model
 makes of coarse quantisation, of the phone's own misestimate, of more steps and of office channels is measured here. STORE is the data set that the models
@@ -16,22 +17,22 @@ from typing import Any
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from benchmarks.tables import arguments, publish
-from zoo import limits, plot, registry, results
+from benchmarks.released import MISSING, missing, released, remark
+from benchmarks.tables import SCENARIO, arguments, publish
+from zoo import limits, plot, registry
 from zoo.data import Store
 from zoo.evaluate_jscc import SNRS_DB, evaluate_jscc, leak_check
 from zoo.uplink import Rayleigh
 
-PATTERN = "*-cdl-k*"
 RATES = (8, 16, 32)
 K, SNR_DB = 16, 5.0  # where curves are measured
-MODEL, ROBUST = "rd-jscc-lite-cdl-k32", "adjscc-cnr-lite-cdl-k32"
+FAMILY, ROBUST = "rd-jscc-lite", "adjscc-cnr-lite"
 SAMPLES = 2000  # of the curves
 CNRS_DB = (None, 20.0, 10.0, 5.0, 0.0)
-SWEEPS: dict[str, tuple[str, str, dict[str, Any]]] = {  # in words: model, what varies, options of evaluate_jscc
-    "steps of refinement": (MODEL, "steps", {"steps": (0, 1, 2, 20, "auto")}),
-    "bits a real dimension": (MODEL, "bits", {"bits": (None, 6, 4, 3, 2), "steps": (2,)}),
-    "CNR of the phone's own CSI [dB]": (MODEL, "cnr_db", {"cnr_db": CNRS_DB, "steps": (2,)}),
+SWEEPS: dict[str, tuple[str, str, dict[str, Any]]] = {  # in words: family, what varies, options of evaluate_jscc
+    "steps of refinement": (FAMILY, "steps", {"steps": (0, 1, 2, 20, "auto")}),
+    "bits a real dimension": (FAMILY, "bits", {"bits": (None, 6, 4, 3, 2), "steps": (2,)}),
+    "CNR of the phone's own CSI [dB]": (FAMILY, "cnr_db", {"cnr_db": CNRS_DB, "steps": (2,)}),
     "the same, trained for it": (ROBUST, "cnr_db", {"cnr_db": CNRS_DB}),
 }
 BRIEF = ("klt-jscc", "adjscc-lite")  # families of which other rates are shown
@@ -39,41 +40,39 @@ DOWNLINK_SNR_DB = 0.0  # of block error rates, where they tell estimates apart
 BOUNDS = ("Gaussian bound, instantaneous", "KLT code, instantaneous")
 
 
-def released() -> list[dict[str, Any]]:
-    """Results of the models of the package that send symbols."""
-    found = [results.read(registry.WEIGHTS / name) for name in registry.list_models(PATTERN)]
-    return [result for result in found if result is not None]
-
-
-def measure(store: Store, uplink: str, samples: int = SAMPLES) -> dict[str, Any]:
-    """Limits of each rate, and curves at one rate and SNR."""
+def measure(store: Store, uplink: str, scenario: str, samples: int = SAMPLES) -> dict[str, Any]:
+    """Limits of each rate, and curves at one rate and SNR, of the models of a scenario."""
     common: dict[str, Any] = {
         "samples": samples,
         "symbols": (K,),
         "snr_db": (SNR_DB,),
         "downlink_snr_db": DOWNLINK_SNR_DB,
     }
+    models = {registry.family_of(name): name for name in registry.list_models(f"*-{scenario}-k*")}
     sweeps = {
         name: {
-            "model": model, "column": column, "points": evaluate_jscc(model, store, **{**common, **options})["points"]
-        } for name, (model, column, options) in SWEEPS.items()
+            "model": models[family], "column": column,
+            "points": evaluate_jscc(models[family], store, **{**common, **options})["points"],
+        } for name, (family, column, options) in SWEEPS.items() if family in models
     }  # fmt: skip
-    office = evaluate_jscc(MODEL, store, **common, channel=uplink, steps=(2,))["points"]
-    sweeps["over office channels with line of sight"] = {"model": MODEL, "column": "steps", "points": office}
+    office = evaluate_jscc(models[FAMILY], store, **common, channel=uplink, steps=(2,))["points"]
+    sweeps["over office channels with line of sight"] = {"model": models[FAMILY], "column": "steps", "points": office}
     bounds = [limits.over_link(store, Rayleigh(flat=False), k, SNRS_DB) for k in RATES]
-    leak = leak_check(MODEL, store, samples=samples, k=K, snr_db=SNR_DB)
+    leak = leak_check(models[FAMILY], store, samples=samples, k=K, snr_db=SNR_DB)
     return {"samples": samples, "limits": bounds, "sweeps": sweeps, "leak_check": leak}
 
 
 def over_snr(found: list[dict[str, Any]], bounds: list[dict[str, Any]]) -> str:
-    """Families and limits by rate and SNR: NMSE in dB."""
+    """Families, limits and published points by rate and SNR: NMSE in dB."""
     lines = [
         "| NMSE in dB at an SNR an antenna of | k | " + " | ".join(f"{snr:g} dB" for snr in SNRS_DB) + " |",
         "|---|---:|" + "---:|" * len(SNRS_DB),
     ]
 
     def row(name: str, k: int, levels: dict[float, float]) -> None:
-        lines.append(f"| {name} | {k} | " + " | ".join(f"{levels[snr]:.1f}" for snr in SNRS_DB) + " |")
+        lines.append(
+            f"| {name} | {k} | " + " | ".join(f"{levels[snr]:.1f}" if snr in levels else "" for snr in SNRS_DB) + " |"
+        )
 
     for k in (K, *(rate for rate in RATES if rate != K)):
         for result in found:
@@ -83,9 +82,16 @@ def over_snr(found: list[dict[str, Any]], bounds: list[dict[str, Any]]) -> str:
                 told = f", {plot.SAID['steps'](steps)}" if len({point["steps"] for point in points}) > 1 else ""
                 levels = {point["snr_db"]: point["nmse_db"] for point in points if point["steps"] == steps}
                 row(f"`{family}`{told}", k, levels)
+        for family in missing(found) if k == K else ():
+            row(f"`{family}`, {MISSING}", k, {})
         for one in next(bound["rows"] for bound in bounds if bound["link"]["k"] == k):
             if one["name"] in BOUNDS:
                 row(f"*limit: {one['name']}*", k, dict(zip(one["snr_db"], one["nmse_db"], strict=True)))
+        for one in plot.published(found[0]["data"]["name"], "snr_db"):
+            printed = zip(one["k"], one["snr_db"], one["nmse_db"], strict=True)
+            levels = {snr: nmse for rate, snr, nmse in printed if rate == k}
+            if levels:
+                row(f"*published: {one['name']}*", k, levels)
     return "\n".join(lines) + "\n"
 
 
@@ -111,15 +117,11 @@ def _told(point: dict[str, Any], column: str) -> str:
 def markdown(found: list[dict[str, Any]], measured: dict[str, Any]) -> str:
     """Both tables."""
     data = found[0]["data"]
-    size = {
-        registry.family_of(
-            result["model"]
-        ): f"`{registry.family_of(result['model'])}` {result['parameters'] / 1e6:.2f} M"
-        for result in found
-    }
+    sizes = {registry.family_of(result["model"]): result["parameters"] for result in found} | missing(found)
+    told = ", ".join(f"`{family}` {size / 1e6:.2f} M" for family, size in sizes.items())
     note = (
         f"{data['samples']} {data['split']} samples of `{data['name']}` (X itself is what is fed back), Rayleigh fading, 32 antennas, one model for "
-        f"all k and SNRs. Parameters: {', '.join(size.values())}."
+        f"all k and SNRs. Parameters: {told}."
     )
     second = f"The first {measured['samples']} of them; blocks of one QPSK symbol a subcarrier at {DOWNLINK_SNR_DB:g} dB, precoded by what was decoded."
     leak = measured["leak_check"]
@@ -129,27 +131,31 @@ def markdown(found: list[dict[str, Any]], measured: dict[str, Any]) -> str:
         f"sample {leak['nmse_db']['shuffled']:+.1f} dB, with noise for symbols {leak['nmse_db']['noise']:+.1f} dB, with symbols rounded to {rounded}; the "
         f"link carries {leak['capacity_bits']:.0f} bits on average."
     )
-    return "\n".join([over_snr(found, measured["limits"]), note, "", curves(measured), second, "", third, ""])
+    parts = (over_snr(found, measured["limits"]), note, curves(measured), second, third, remark(data))
+    return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
 
 
 def main() -> None:
     parser = arguments(__file__, __doc__)
     parser.add_argument("store", help="of the data set that the models are of")
     parser.add_argument("uplink", help="of feedback channels")
+    parser.add_argument("--scenario", default=SCENARIO, help="data set's part of the models' names")
     parser.add_argument("--picture", type=Path, help="draw NMSE over SNR")
     given = parser.parse_args()
-    found, measured = released(), measure(Store(given.store), given.uplink)
-    publish(__file__, given, measured, markdown(found, measured))
+    found = released(given.scenario, symbols=True)
+    measured = measure(Store(given.store), given.uplink, given.scenario)
+    publish(__file__, given, measured, markdown(found, measured), given.scenario)
     if given.picture is not None:
         draw(found, measured, given.picture)
 
 
 def draw(found: list[dict[str, Any]], measured: dict[str, Any], out: Path) -> None:
-    """NMSE over SNR at :data:`K` symbols, with the limits."""
+    """NMSE over SNR at :data:`K` symbols, with the limits and what was published."""
     bounds = [
         {**bound, "rows": [row for row in bound["rows"] if row["name"] in BOUNDS]} for bound in measured["limits"]
     ]
-    plot.snr(found, out, bounds, chosen={"k": (K,)})
+    papers = plot.published(found[0]["data"]["name"], "snr_db")
+    plot.snr(found, out, bounds, chosen={"k": (K,)}, with_published=bool(papers))
 
 
 if __name__ == "__main__":

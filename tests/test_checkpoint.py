@@ -18,7 +18,7 @@ from tests.zoo_fixtures import NETWORKS, samples, save, untrained
 from zoo import registry
 from zoo.checkpoint import check, load_model, read_config
 from zoo.errors import CheckError, ZooError
-from zoo.locate import locate
+from zoo.locate import locate, unknown_model
 
 WEIGHT = "encoder.3.bias"
 
@@ -256,12 +256,29 @@ def test_models_by_name(collection: Path) -> None:
     assert zoo.load("csinet-tiny-132b").bits == 132
     with pytest.raises(ZooError, match=r"unknown model 'csinet-tiny-128b'; nearest: csinet-tiny-132b"):
         zoo.load("csinet-tiny-128b")
+    with pytest.raises(ZooError, match=r"unknown model 'gd-csi-cdl-64b'; nearest: gd-csi-lite-cdl-64b"):
+        zoo.load("gd-csi-cdl-64b")  # full size
     with pytest.raises(ZooError, match="is no model directory"):
         zoo.load(collection)
     with pytest.raises(ZooError, match="is no model directory"):
         zoo.load("no/such/directory")
     with pytest.raises(ZooError, match="see zoo list"):
         zoo.load("zzzzzzzz")
+
+
+def test_the_nearest_model_is_of_the_same_data_set_family_and_rate() -> None:
+    families, rates = ("gd-csi-lite", "klt", "csinet"), ("64b", "128b", "256b")
+    known = [f"{family}-{data}-{rate}" for data in ("cdl", "cost2100") for family in families for rate in rates]
+    known += ["rd-jscc-lite-cdl-k32", "klt-jscc-cost2100-k32"]
+    for name, nearest in (
+        ("gd-csi-cost2100-128b", "gd-csi-lite-cost2100-128b, gd-csi-lite-cost2100-64b, gd-csi-lite-cost2100-256b"),
+        ("gd-csi-inh-256b", "gd-csi-lite-"),  # nothing of that data set: bits, not symbols, all the same
+        ("csinet-cdl-132b", "csinet-cdl-128b"),
+        ("klt-cost2010-64b", "klt-cost2100-64b"),
+        ("rd-jscc-cost2100-k32", "klt-jscc-cost2100-k32, rd-jscc-lite-cdl-k32"),
+        ("gd-csi-lite-cdl", "gd-csi-lite-cdl-"),  # no name of a model
+    ):
+        assert unknown_model(name, known).startswith(f"unknown model {name!r}; nearest: {nearest}")
 
 
 def test_parts_of_a_name() -> None:

@@ -235,10 +235,10 @@ def test_rates_of_one_domain() -> None:
     old = {**CODEC, "side_information": [{"snr_db": None, "nmse_db": -5.0}]}  # from before there was a choice
     new, whole = {**old, "domain": "angular-delay"}, {**old, **WHOLE}
     cropped = plot.rates([old, new])
-    assert cropped.title.endswith("samples, Y at 30 dB SNR")
-    assert "GD-CSI" in cropped.published
+    assert cropped.title.endswith("test samples")
+    assert "GD-CSI, official set" in cropped.published
     found = plot.rates([whole])
-    assert found.title.endswith("samples, Y at 30 dB SNR, spatial-frequency domain")
+    assert found.title.endswith("test samples, spatial-frequency domain")
     assert found.published == {}  # those are of the crop
     with pytest.raises(ZooError, match=r"different domains cannot .* angular-delay .* spatial-frequency"):
         plot.rates([old, whole])

@@ -232,12 +232,17 @@ def test_picture_shows_families_limits_and_published_points(
     plot.rd(RESULTS, tmp_path / "rd.pdf", snr_db=None)
     assert lines["csinet"] == ([66, 132], [-5.65, -5.85])
     assert (tmp_path / "rd.pdf").read_bytes().startswith(b"%PDF")
-    outdoor = [result("gd-csi-cost2100-128b", 128, -7.0, data={**RESULTS[0]["data"], "scenario": "cost2100"})]
+    data = {**RESULTS[0]["data"], "name": "cost2100-outdoor-v1", "scenario": "cost2100"}
+    level = {"snr_db": None, "nmse_db": -7.0}
+    outdoor = [result("gd-csi-cost2100-128b", 128, -7.0, data=data, decoder_has_y=False, side_information=[level])]
     assert plot.rates_to_print([64, 66, 128, 132, 192, 256, 258, 320]) == [64, 128, 192, 256, 320]
     lines.clear()
     plot.rd(outdoor, tmp_path / "rd.png")
-    assert lines.keys() == {"gd-csi", "published: GD-CSI"}
-    assert lines["published: GD-CSI"] == ([128, 192, 256, 320], [-7.52, -8.70, -9.51, -10.86])
+    assert lines["published: GD-CSI, official set"] == ([128, 192, 256, 320], [-7.52, -8.70, -9.51, -10.86])
+    assert lines["published: CsiNet+, quantised, official set"] == ([384], [-4.94])  # not those of 768 bits and more
+    assert plot.rates(outdoor).title.endswith("test samples")  # nothing of a Y that there is not
+    wide = plot.rates([{**outdoor[0], "bits": 800}]).published
+    assert wide["CsiNet+, quantised, official set"] == [(384, -4.94), (768, -6.67)]
     assert (tmp_path / "rd.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["rd.pdf", "rd.png", "rd.svg"]
 
@@ -252,6 +257,9 @@ def test_pictures_that_cannot_be_drawn(tmp_path: Path) -> None:
     ):
         with pytest.raises(ZooError, match=words):
             plot.rd(given, tmp_path / name)
+    of_others = {**LIMITS, "data": {"name": "inh-open-v1", "recipe_digest": "sha256:1"}}
+    with pytest.raises(ZooError, match="limits are of inh-open-v1, the results of another data set, cdl-c-fdd-v1"):
+        plot.rd(RESULTS, tmp_path / "rd.png", of_others)
     with pytest.raises(
         ZooError, match=r"csinet-tiny-66b was not measured at this SNR of Y; its results have --snr none, 30"
     ):

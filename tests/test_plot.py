@@ -72,19 +72,33 @@ def test_error_over_symbols() -> None:
     found = plot.curves([RD], [bound(32), bound(8), bound(16)], "k", chosen, with_published=True)
     assert found.measured == {"rd-jscc-lite": [(k, nmse_db(k, 5, 2, 4, 0)) for k in (8, 16)]}
     assert found.limits == {"Gaussian bound, ergodic": [(8, -10), (16, -18), (32, -34)]}
-    assert found.published == {"RD-JSCC, outdoor": [(16, -12.2)], "U-Net JSCC, outdoor": [(16, -9.2)]}
+    assert found.published == {"RD-JSCC, official set": [(16, -12.2)], "U-Net JSCC, official set": [(16, -9.2)]}
     assert found.title.endswith("samples\nSNR 5 dB, 2 steps, 4 bits, CNR 0 dB, rayleigh")
 
 
 def test_limits_and_published_points_stand_beside() -> None:
     found = plot.curves([UNET], [bound(16), bound(8)], with_published=True)
     assert found.limits == {"Gaussian bound, ergodic": [(-5, -16), (0, -17), (5, -18)]}  # that of the same k only
-    assert found.published == {"RD-JSCC, outdoor": [(5, -12.2)], "U-Net JSCC, outdoor": [(5, -9.2)]}
+    assert found.published == {"RD-JSCC, official set": [(5, -12.2)], "U-Net JSCC, official set": [(5, -9.2)]}
     assert plot.curves([UNET]).published == plot.curves([UNET]).limits == {}
     several = plot.curves([RD], [bound(8), bound(16, "awgn")], chosen={"steps": [0], "bits": [4], "cnr_db": [0]})
     assert list(several.measured) == ["k = 8, rayleigh", "k = 16, rayleigh"]
     assert list(several.limits) == ["Gaussian bound, ergodic, k = 8, rayleigh", "Gaussian bound, ergodic, k = 16, awgn"]
-    assert [row["name"] for row in plot.published("cost2100", "bits")] == ["GD-CSI"]
+    of_others = {**bound(16), "data": {"name": "inh-open-v1", "recipe_digest": "1"}}
+    with pytest.raises(
+        ZooError, match="limits are of inh-open-v1, the results of another data set, cost2100-outdoor-v1"
+    ):
+        plot.curves([UNET], [bound(16), of_others])
+
+
+def test_published_points_are_of_one_data_set() -> None:
+    outdoor = [row["name"] for row in plot.published("cost2100-outdoor-v1", "bits")]
+    assert outdoor[0] == "GD-CSI, official set"
+    assert all(name.endswith(", official set") for name in outdoor)  # what is drawn beside them is of a generated one
+    assert plot.published("csinet-outdoor-v1", "bits") == plot.published("cost2100-outdoor-mini-v1", "bits")
+    assert [row["name"] for row in plot.published("cdl-c-fdd-v1", "bits")] == ["GD-CSI", "CsiNet, 6-bit uniform"]
+    for other in ("cost2100-indoor-v1", "inh-open-v1", "cdl-c-fddx-v1"):
+        assert plot.published(other, "bits") == plot.published(other, "snr_db") == []
 
 
 def test_block_error_rates() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -13,13 +14,15 @@ import pytest
 
 import zoo
 from benchmarks import codecs, jscc, models
+from benchmarks.released import released
+from benchmarks.tables import SCENARIO, results_file
 from zoo import plot, registry, results
 from zoo.checkpoint import check, load_model, read_config
 from zoo.evaluate_jscc import SNRS_DB, usual_steps
 from zoo.locate import locate
 
 ROOT = Path(__file__).parent.parent
-RATES = {
+RATES = {  # of the codecs of CDL, all of which must be there
     "klt": (64, 128, 192, 256, 320), "klt-grid": (64, 128, 192, 256, 320), "csinet": (66, 132, 192, 258), "crnet": (66, 132, 192, 258),
     "gd-csi-lite": (64, 128, 192, 256),
 }  # fmt: skip
@@ -35,14 +38,23 @@ SYMBOLS = [
         "rd-jscc-lite",
     )
 ]
-NAMES = CODECS + SYMBOLS
+NAMES = zoo.list_models()  # of every scenario
+SENDING = {  # what is sent, and the scenarios that have models which send it
+    kind: list(dict.fromkeys(registry.scenario_of(name) for name in NAMES if name.endswith("b") == (kind == "bits")))
+    for kind in ("bits", "symbols")
+}
+SETS = {"cdl": "cdl-c-fdd-v1", "cost2100": "cost2100-outdoor-v1", "inh": "inh-open-v1"}  # that released models are of
 
 
 def test_every_family_is_there_at_each_rate_and_nothing_else() -> None:
-    assert set(zoo.list_models()) == set(NAMES)
-    assert zoo.list_models("gd-csi-*") == [name for name in NAMES if name.startswith("gd-csi-")]
+    assert set(zoo.list_models("*-cdl-*")) == set(CODECS + SYMBOLS)
+    assert zoo.list_models("gd-csi-*-cdl-*") == [name for name in CODECS if name.startswith("gd-csi-")]
     files = {file.relative_to(registry.WEIGHTS).parent.name for file in registry.WEIGHTS.rglob("*.safetensors")}
     assert files == set(NAMES)
+    for name in NAMES:
+        assert models.column(registry.rate_of(name)) or name.endswith("-k32"), (
+            name
+        )  # where its results stand in the README
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -63,10 +75,13 @@ def test_golden_vectors_digests_and_results(name: str, monkeypatch: pytest.Monke
     assert found["data"]["split"] == "test"
     assert found["data"]["recipe_digest"] == config["dataset"]["recipe_digest"]
     assert (config["dtype"] == "float16") == (found["half_precision_loss_db"] < 0.05)
-    if name in CODECS:
+    assert found["data"]["name"] == config["dataset"]["name"] == SETS[registry.scenario_of(name)]
+    if name.endswith("b"):
         assert model.bits == registry.rate_of(name) == found["bits"]
         assert model.payload_bytes == -(-model.bits // 8)
-        assert [level["snr_db"] for level in found["side_information"]] == [None, 30.0]
+        levels = [None, 30.0] if found["decoder_has_y"] else [None]
+        assert [level["snr_db"] for level in found["side_information"]] == levels
+        assert found["decoder_has_y"] == (registry.scenario_of(name) == "cdl")  # the only set with side information
     else:
         assert model.config.symbols == (8, 16, 32)
         measured = itertools.product((8, 16, 32), SNRS_DB, usual_steps(model))
@@ -77,25 +92,44 @@ def test_the_package_ships_every_file() -> None:
     patterns = ("index.json", "*/model.safetensors", "*/config.json", "*/vectors.safetensors", "*/results.json")
     matched = {file for pattern in patterns for file in registry.WEIGHTS.glob(pattern)}
     assert matched == {file for file in registry.WEIGHTS.rglob("*") if file.is_file()}
-    assert sum(file.stat().st_size for file in matched) < 30e6
+    sizes = dict.fromkeys(SETS, 0)
+    for file in matched - {registry.WEIGHTS / "index.json"}:
+        sizes[registry.scenario_of(file.parent.name)] += file.stat().st_size
+    assert max(sizes.values()) < 30e6
 
 
-def test_readme_table_and_picture_are_of_these_results() -> None:
-    found = [
-        result
-        for name in zoo.list_models(models.PATTERN)
-        if (result := results.read(registry.WEIGHTS / name)) is not None
-    ]
-    assert models.markdown(found, plot.read_limits(models.LIMITS), "cdl") in (ROOT / "README.md").read_text()
-    assert (ROOT / "benchmarks/results/rd.png").read_bytes()[:4] == b"\x89PNG"
+def picture(stem: str, scenario: str) -> bytes:
+    """What the README shows beside a scenario's table."""
+    file = results_file(stem, scenario).with_suffix(".png")
+    assert f"(benchmarks/results/{file.name})" in (ROOT / "README.md").read_text()
+    return file.read_bytes()
 
 
-def test_readme_says_what_symbols_are_worth() -> None:
-    measured = json.loads((ROOT / "benchmarks/results/jscc.json").read_text())
-    assert jscc.markdown(jscc.released(), measured) in (ROOT / "README.md").read_text()
-    assert (ROOT / "benchmarks/results/snr.png").read_bytes()[:4] == b"\x89PNG"
+@pytest.mark.parametrize("scenario", SENDING["bits"])
+def test_readme_table_and_picture_are_of_these_results(scenario: str) -> None:
+    limits = plot.read_limits(results_file("limits", scenario))
+    assert models.markdown(released(scenario, symbols=False), limits) in (ROOT / "README.md").read_text()
+    assert picture("rd", scenario)[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("scenario", SENDING["symbols"])
+def test_readme_says_what_symbols_are_worth(scenario: str) -> None:
+    measured = json.loads(results_file("jscc", scenario).read_text())
+    found = released(scenario, symbols=True)
+    assert jscc.markdown(found, measured) in (ROOT / "README.md").read_text()
+    assert picture("snr", scenario)[:4] == b"\x89PNG"
     for bound in measured["limits"]:
-        assert bound["data"]["recipe_digest"] == read_config(registry.WEIGHTS / SYMBOLS[0])["dataset"]["recipe_digest"]
+        assert bound["data"]["recipe_digest"] == found[0]["data"]["recipe_digest"]
+    for sweep in measured["sweeps"].values():
+        assert sweep["model"] in NAMES
+        assert registry.scenario_of(sweep["model"]) == scenario
+
+
+def test_readme_loads_what_is_there() -> None:
+    page = (ROOT / "README.md").read_text()
+    named = set(re.findall(r'zoo\.load\("([^":]+)"', page))
+    assert named
+    assert named <= set(NAMES)
 
 
 def test_readme_example_of_symbols_runs_in_a_fresh_process() -> None:
@@ -115,12 +149,13 @@ def test_readme_costs_are_of_their_benchmark() -> None:
         assert rows[registry.family_of(name)]["bits"] == registry.rate_of(name)
 
 
-def test_limits_are_of_the_released_set() -> None:
-    limits = json.loads(models.LIMITS.read_text())
-    manifest = json.loads((ROOT / "manifests/datasets/cdl-c-fdd-v1.json").read_text())
+@pytest.mark.parametrize("scenario", SENDING["bits"])
+def test_limits_are_of_the_released_set(scenario: str) -> None:
+    limits = json.loads(results_file("limits", scenario).read_text())
+    manifest = json.loads((ROOT / f"manifests/datasets/{SETS[scenario]}.json").read_text())
     assert limits["data"]["recipe_digest"] == manifest["recipe_digest"]
-    for name in NAMES:
-        assert read_config(registry.WEIGHTS / name)["dataset"]["name"] == manifest["name"]
+    if scenario != SCENARIO:  # what reconstructs X itself may use all of its components
+        assert limits["components"] >= 1024
 
 
 def test_better_codecs_are_better() -> None:

@@ -374,7 +374,7 @@ BAD = [
     (("plot", "rd", "MODEL", "--out", "p.png"), "has no results; zoo eval makes them"),
     (("plot", "rd", "x.npy", "--out", "p.png"), "cannot read results from x.npy"),
     (("plot", "snr", "x.npy", "--out", "p.png"), "cannot read results from x.npy"),
-    (("plot", "rd", "--out", "p.png", "--limits", "x.npy"), "x.npy"),
+    (("plot", "rd", "--scenario", "cdl", "--out", "p.png", "--limits", "x.npy"), "x.npy"),
     (("destroy",), "No such command 'destroy'"),
     (("eval", "MODEL"), "Missing option '--data'"),
 ]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from zoo import hub, registry
 from zoo.errors import ZooError
 from zoo.hub import Source
 from zoo.publication import published
+
+_NAME = re.compile(r".+-.+-(\d+b|k\d+)")  # of a model
 
 
 def locate(model: str | Path, source: Source | None = None) -> tuple[Path, dict[str, str] | None]:
@@ -42,6 +46,20 @@ def locate(model: str | Path, source: Source | None = None) -> tuple[Path, dict[
 
 
 def unknown_model(name: str, known: Iterable[str]) -> str:
-    """Message for a name that no model has, with the nearest."""
-    near = difflib.get_close_matches(name, dict.fromkeys(known), n=3, cutoff=0.4)
-    return f"unknown model {name!r}; " + (f"nearest: {', '.join(near)}" if near else "see zoo list --remote")
+    """Message for a name that no model has, with the nearest: of what it sends, of its data set, of its family, of its rate, in this order."""
+    names = list(dict.fromkeys(known))
+    near = difflib.get_close_matches(name, names, n=len(names) or 1, cutoff=0.4)
+    if all(map(_NAME.fullmatch, (name, *near))):
+        near.sort(key=partial(_distance, name))
+    return f"unknown model {name!r}; " + (f"nearest: {', '.join(near[:3])}" if near else "see zoo list --remote")
+
+
+def _distance(wanted: str, name: str) -> tuple[bool, float, float, int]:
+    """How far a model is from one that is not there, the weightiest first."""
+
+    def unlike(part: Callable[[str], str]) -> float:
+        return -difflib.SequenceMatcher(None, part(wanted), part(name)).ratio()
+
+    of_other_kind = wanted.endswith("b") != name.endswith("b")
+    rates = registry.rate_of(wanted) - registry.rate_of(name)
+    return of_other_kind, unlike(registry.scenario_of), unlike(registry.family_of), abs(rates)

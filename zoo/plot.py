@@ -14,9 +14,7 @@ from zoo.files import require_place, whole
 from zoo.registry import family_of
 from zoo.results import domain
 
-PUBLISHED = Path(__file__).with_name(
-    "published.json"
-)  # data set of a model's name -> points as printed, each with its source
+PUBLISHED = Path(__file__).with_name("published.json")  # points as printed, their sources and data sets
 COLOURS = (
     "#0072B2",
     "#D55E00",
@@ -35,6 +33,7 @@ STYLE = {
 }  # fmt: skip
 
 RATE = "payload [bit per CSI sample]"
+REACH = 640  # bits: published points beyond it, and beyond what was measured, would squeeze the curves
 OVER = {"snr_db": "SNR of the link at each antenna [dB]", "k": "symbols per CSI sample"}
 SAID: dict[str, Callable[[Any], str]] = {  # a curve's columns, in words
     "name": str,
@@ -83,22 +82,25 @@ def rates(
 ) -> Picture:
     """NMSE over bits, see :func:`rd`; published points are left out beside errors in another domain than theirs.
 
-    :raises ZooError: no results, results of different data or domains, limits of another domain, or an SNR that was not measured
+    :raises ZooError: no results, results or limits of different data, results of different domains, limits of another domain, or an SNR
+        that was not measured
     """
-    data = _common_data(results)
+    data = _common_data(results, [limits] if limits else [])
     where = _common_domain(results, limits is not None)
-    side = "Y as simulated" if snr_db is None else f"Y at {snr_db:g} dB SNR"
+    side = ", Y as simulated" if snr_db is None else f", Y at {snr_db:g} dB SNR"
     rows = (limits or {"rows": []})["rows"]
+    reach = max(REACH, *(result["bits"] for result in results))
     return Picture(
-        f"{_told(data)}, {side}{where}",
+        _told(data) + (side if any(result["decoder_has_y"] for result in results) else "") + where,
         _by_family(results, snr_db),
         {
             row["name"]: [point for point in zip(row["bits"], row["nmse_db"], strict=True) if None not in point]
             for row in rows
         },
         {
-            row["name"]: list(zip(row["bits"], row["nmse_db"], strict=True))
-            for row in ([] if where else published(data["scenario"], "bits"))
+            row["name"]: points
+            for row in ([] if where else published(data["name"], "bits"))
+            if (points := [point for point in zip(row["bits"], row["nmse_db"], strict=True) if point[0] <= reach])
         },
     )
 
@@ -128,10 +130,10 @@ def curves(
     :param chosen: values to draw of any of ``k``, ``snr_db``, ``steps``, ``bits``, ``cnr_db``; all of the others
     :param with_published: the papers' points for the same data, k and SNR too
     :param measure: ``nmse_db`` or ``bler``
-    :raises ZooError: no results, results of different data or domains or twice the same, values that were not measured, or limits or
-        published points to be drawn when none belong to these curves
+    :raises ZooError: no results, results or limits of different data, results of different domains or twice the same, values that were not
+        measured, or limits or published points to be drawn when none belong to these curves
     """
-    data, chosen = _common_data(results), chosen or {}
+    data, chosen = _common_data(results, limits), chosen or {}
     where = _common_domain(results, bool(limits) or with_published) if measure == "nmse_db" else ""
     measured = _chosen(_measured(results), chosen)
     if any(measure not in row for row in measured):
@@ -149,7 +151,7 @@ def curves(
         return kept
 
     bounds = beside(_bounds(limits), "the limits hold nothing") if limits else []
-    papers = published(data["scenario"], "snr_db")
+    papers = published(data["name"], "snr_db")
     points = beside(_columns(papers), f"no points are published for {data['name']}") if with_published else []
     values = {column: {row[column] for row in measured + bounds if column in row} for column in SAID if column != over}
     values["name"] = {row["name"] for row in measured}
@@ -165,13 +167,15 @@ def curves(
     )
 
 
-def published(scenario: str, over: str) -> list[dict[str, Any]]:
+def published(data: str, over: str) -> list[dict[str, Any]]:
     """What the papers printed for a data set.
 
+    :param data: its name, e.g. ``cost2100-outdoor-v1``
     :param over: ``bits`` for codecs, ``snr_db`` for models that send symbols
     :returns: of each row a ``name``, its columns, ``nmse_db`` and ``source``
     """
-    return [row for row in json.loads(PUBLISHED.read_text()).get(scenario, []) if over in row]
+    rows: list[dict[str, Any]] = json.loads(PUBLISHED.read_text())
+    return [row for row in rows if over in row and any(data.startswith(f"{name}-") for name in row["data"])]
 
 
 def _draw(picture: Picture, xlabel: str, out: Path) -> None:
@@ -246,7 +250,8 @@ def read_limits(path: Path, over: str = "bits") -> dict[str, Any]:
     return limits
 
 
-def _common_data(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _common_data(results: Sequence[Mapping[str, Any]], limits: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """The samples that all results are of; limits that say what they are of must be of the same data set."""
     if not results:
         raise ZooError("there are no results to draw; zoo eval makes them")
     first = results[0]
@@ -258,6 +263,10 @@ def _common_data(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             ]
             raise ZooError(f"results of different data cannot share a picture: {what[0]}, {what[1]}")
     data: dict[str, Any] = first["data"]
+    for limit in limits:
+        other = limit.get("data", data)
+        if other["recipe_digest"] != data["recipe_digest"]:
+            raise ZooError(f"the limits are of {other['name']}, the results of another data set, {data['name']}")
     return data
 
 

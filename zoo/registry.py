@@ -71,6 +71,11 @@ def family_of(name: str) -> str:
     return name.rsplit("-", 2)[0]
 
 
+def scenario_of(name: str) -> str:
+    """Data set in a model's name, the scenario of its recipe."""
+    return name.rsplit("-", 2)[1]
+
+
 def sha256(path: Path) -> str:
     """Digest of a file, hexadecimal."""
     with path.open("rb") as handle:

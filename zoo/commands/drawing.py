@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from zoo.commands.options import JSON, PATH, QUIET, InOrder, Link, Numbers, Snr, StorePath
-from zoo.errors import ZooError
+from zoo.errors import ZooError, unknown
 
 
 @click.command()
@@ -99,27 +99,36 @@ def plot() -> None:
     """Draw pictures of results."""
 
 
+SCENARIO = click.option(
+    "--scenario", help="draw the models of the package that are of this data set, e.g. cdl, where no MODEL is given"
+)
+
+
 @plot.command()
 @click.argument("models", nargs=-1, metavar="[MODEL|RESULTS.json]...")
+@SCENARIO
 @click.option("--limits", "limits_file", type=PATH, metavar="FILE", help="Gaussian limits, as zoo limits writes them")
 @click.option(
     "--snr", "snr_db", type=Snr(), metavar="DB|none", default="30", show_default=True, help="of the side information"
 )
 @click.option("--out", required=True, type=PATH, help="picture: .png, .svg or .pdf")
-def rd(models: Sequence[str], limits_file: Path | None, snr_db: float | None, out: Path) -> None:
+def rd(
+    models: Sequence[str], scenario: str | None, limits_file: Path | None, snr_db: float | None, out: Path
+) -> None:  # fmt: skip
     """Draw NMSE over bits.
 
-    One line a family, of each MODEL or of all that come with the package, with the limits and the papers' points.
+    One line a family, of each MODEL or of all of a --scenario that come with the package, with the limits and the papers' points.
     """
     from zoo import plot as draw
 
-    found = _results(models, symbols=False)
+    found = _results(models, scenario, symbols=False)
     draw.rd(found, out, None if limits_file is None else draw.read_limits(limits_file), snr_db)
     click.echo(f"wrote {out}", err=True)
 
 
 @plot.command()
 @click.argument("models", nargs=-1, metavar="[MODEL|RESULTS.json]...")
+@SCENARIO
 @click.option("--over", type=click.Choice(["snr", "k"]), default="snr", show_default=True, help="what the axis is of")
 @click.option("--snr", "snr_db", type=Numbers(float), metavar="NUMBERS", help="of the link")
 @click.option("--k", type=Numbers(int), metavar="NUMBERS", help="symbols a sample")
@@ -134,16 +143,17 @@ def rd(models: Sequence[str], limits_file: Path | None, snr_db: float | None, ou
 @click.option("--bler", is_flag=True, help="block error rates instead of NMSE")
 @click.option("--out", required=True, type=PATH, help="picture: .png, .svg or .pdf")
 def snr(
-    models: Sequence[str], over: str, limits_files: Sequence[Path], published: bool, bler: bool, out: Path, **chosen: list[Any] | None
+    models: Sequence[str], scenario: str | None, over: str, limits_files: Sequence[Path], published: bool, bler: bool, out: Path,
+    **chosen: list[Any] | None,
 ) -> None:  # fmt: skip
     """Draw NMSE, or --bler, over the SNR of the link.
 
-    For each MODEL that sends symbols, or all of the package: a curve for each combination of --k, --steps, --bits and --cnr that was
+    For each MODEL that sends symbols, or all of a --scenario that come with the package: a curve for each combination of --k, --steps, --bits and --cnr that was
     measured, or is chosen here; numbers are written 8,16,32 or START:STOP:STEP. With --over k, over the symbols at each --snr.
     """
     from zoo import plot as draw
 
-    found = _results(models, symbols=True)
+    found = _results(models, scenario, symbols=True)
     wanted = {column: values for column, values in chosen.items() if values is not None}
     bounds = [draw.read_limits(path, "snr_db") for path in limits_files]
     measure = "bler" if bler else "nmse_db"
@@ -151,20 +161,38 @@ def snr(
     click.echo(f"wrote {out}", err=True)
 
 
-def _results(models: Sequence[str], symbols: bool) -> list[dict[str, Any]]:
-    """Of models that send symbols, or of those that send bits: these, or all that come with the package."""
-    from zoo import registry, results
+def _results(models: Sequence[str], scenario: str | None, symbols: bool) -> list[dict[str, Any]]:
+    """Of models that send symbols, or of those that send bits: these, or those of one data set that come with the package."""
+    from zoo import results
     from zoo.locate import locate
 
+    if models and scenario is not None:
+        raise ZooError("--scenario goes without a MODEL")
     found = []
-    for model in models or registry.list_models():
+    for model in models or _shipped(scenario, symbols):
         read = results.read(Path(model) if Path(model).is_file() else locate(model)[0])
         if read is None:
             raise ZooError(f"{model} has no results; zoo eval makes them")
-        fits = ("points" in read) == symbols
-        if models and not fits:
+        if ("points" in read) != symbols:
             sort = "bits, not symbols" if symbols else "symbols, not bits"
             raise ZooError(f"{model} sends {sort}: there is no place for it in this picture")
-        if fits:
-            found.append(read)
+        found.append(read)
     return found
+
+
+def _shipped(scenario: str | None, symbols: bool) -> list[str]:
+    """Models of one data set that come with the package.
+
+    :raises ZooError: there are several data sets and none is chosen, or none of this name
+    """
+    from zoo import registry
+
+    by_scenario: dict[str, list[str]] = {}
+    for name in registry.list_models():
+        if name.endswith("b") != symbols:
+            by_scenario.setdefault(registry.scenario_of(name), []).append(name)
+    if scenario is None and len(by_scenario) > 1:
+        raise ZooError(f"the package has models of different data; choose one: --scenario {'|'.join(by_scenario)}")
+    if scenario is not None and scenario not in by_scenario:
+        raise ZooError(unknown("scenario", scenario, by_scenario))
+    return [name for one, names in by_scenario.items() if scenario in (None, one) for name in names]

@@ -60,7 +60,6 @@ def pull(models: Sequence[str], revision: str | None, cache_dir: Path | None, as
     """Fetch models from the Hub, for later and offline.
 
     \b
-    zoo pull gd-csi-cost2100-128b
     zoo pull hf:ORG/gd-csi-cdl/128b@v1 --cache-dir /shared/hub
 
     NAME is one of zoo list --remote, or hf:org/repo[/folder][@revision]. Every file is checked against the SHA-256 on record; a damaged one

@@ -1,0 +1,161 @@
+"""Tables of the released models by scenario: which rows there are, where they go."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import jscc, models, tables
+from benchmarks.released import missing, released, remark
+from scripts import plan
+from tests.conftest import Cli, assert_one_line_error
+from zoo import limits, registry
+from zoo.evaluate_jscc import SNRS_DB
+
+OUTDOOR = {
+    "name": "cost2100-outdoor-v1", "scenario": "cost2100", "recipe_digest": "sha256:0", "split": "test", "samples": 500
+}  # fmt: skip
+LIMITS = {
+    "data": {"name": OUTDOOR["name"], "recipe_digest": "sha256:0"},
+    "rows": [{"name": "Gaussian", "bits": [32, 64, 128], "nmse_db": [-1.0, -2.0, -3.0]}],
+}
+
+
+def codec(model: str, nmse_db: float) -> dict[str, Any]:
+    """Results of a codec without side information."""
+    return {
+        "model": model, "data": OUTDOOR, "parameters": 850_000, "bits": registry.rate_of(model), "decoder_has_y": False,
+        "side_information": [{"snr_db": None, "nmse_db": nmse_db}],
+    }  # fmt: skip
+
+
+def code(model: str, data: dict[str, Any] = OUTDOOR) -> dict[str, Any]:
+    """Results of a model that sends symbols."""
+    points = [
+        {"k": k, "snr_db": snr, "steps": 0, "bits": None, "cnr_db": None, "nmse_db": -5.0}
+        for k in jscc.RATES for snr in SNRS_DB
+    ]  # fmt: skip
+    return {"model": model, "data": data, "parameters": 290_000, "symbols": list(jscc.RATES), "points": points}
+
+
+CODECS = [codec("crnet-cost2100-132b", -2.0), codec("gd-csi-lite-cost2100-128b", -4.0)]
+
+
+@pytest.fixture
+def collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Results in the place of those of the package: codecs of one data set, models that send symbols of two."""
+    office = {**OUTDOOR, "name": "inh-open-v1", "scenario": "inh", "recipe_digest": "sha256:1"}
+    path = tmp_path / "weights"
+    for result in (*CODECS, code("rd-jscc-lite-cost2100-k32"), code("klt-jscc-inh-k32", office)):
+        directory = path / result["model"]
+        directory.mkdir(parents=True)
+        (directory / "config.json").write_text("{}")
+        (directory / "results.json").write_text(json.dumps(result))
+    registry.write_index(path)
+    monkeypatch.setattr(registry, "WEIGHTS", path)
+    return path
+
+
+def cells(table: str, name: str) -> list[str]:
+    """Of the row of a name."""
+    [row] = [line for line in table.splitlines() if line.startswith(f"| {name} |")]
+    return [cell.strip() for cell in row.split("|")[2:-1]]
+
+
+def test_codecs_without_side_information() -> None:
+    table = models.markdown(CODECS, LIMITS)
+    assert cells(table, "`gd-csi-lite`") == ["0.85 M", "", "-4.0", "", "", ""]
+    assert cells(table, "`crnet`") == ["0.85 M", "", "-2.0", "", "", ""]  # 132 bits stand under 128
+    assert cells(table, "*limit: Gaussian*") == ["", "-2.0", "-3.0", "", "", ""]  # 32 bits stand nowhere
+    assert cells(table, "*published: GD-CSI, official set*") == ["", "", "-7.5", "-8.7", "-9.5", "-10.9"]
+    assert "Y at 30 dB" not in table
+    assert "CsiNet+, quantised, official set -4.9 at 384, -6.7 at 768" in table  # rather than under 320
+    assert "*published: CsiNet+" not in table
+
+
+def test_full_sizes_that_are_missing_are_rows() -> None:
+    assert cells(models.markdown(CODECS, LIMITS), "`gd-csi`, *missing: needs a GPU*") == ["15.19 M", "", "", "", "", ""]
+    assert missing([*CODECS, codec("gd-csi-cost2100-128b", -7.0)]) == {}
+    there = [code("rd-jscc-lite-cost2100-k32"), code("klt-jscc-cost2100-k32"), code("adjscc-cnr-lite-cost2100-k32")]
+    assert {name: round(size / 1e6, 1) for name, size in missing(there).items()} == {"rd-jscc": 14.3}
+    families = ("adjscc", "csinetplus-jscc", "rd-jscc", "unet-jscc")
+    for scenario, session in (("cost2100", "jscc"), ("inh", "inh")):
+        small = [code(f"{family}-lite-{scenario}-k32", {**OUTDOOR, "scenario": scenario}) for family in families]
+        waiting = {job.resolved().family for job in plan.load(session).jobs}
+        assert len(missing(small)) == 4
+        assert missing(small).keys() <= waiting  # by these very names a session on a GPU makes them
+
+
+def test_a_generated_set_is_told_from_the_official_one() -> None:
+    judged = json.loads((tables.RESULTS / "csinet_judge.json").read_text())["environments"]
+    for environment, words in (
+        ("outdoor", "reach -3.99, -2.24 and -1.61 dB on ours, and -4.51, -2.81 and -1.93 dB"),
+        ("indoor", "and -8.65, -6.24 and -5.84 dB"),
+    ):
+        told = remark({**OUTDOOR, "name": f"cost2100-{environment}-v1"})
+        assert words in told
+        assert f"{judged[environment]['nmse_db']['default']['128']:.2f}" in told
+    assert remark(OUTDOOR) in models.markdown(CODECS, LIMITS)
+    assert remark({**OUTDOOR, "name": "cdl-c-fdd-v1", "scenario": "cdl"}) == ""
+
+
+def test_published_points_over_the_link() -> None:
+    table = jscc.over_snr([code("rd-jscc-lite-cost2100-k32"), code("klt-jscc-cost2100-k32")], bounds())
+    assert cells(table, "*published: RD-JSCC, official set*") == ["16", "", "", "", "-12.2", ""]  # at k = 16 only
+    assert cells(table, "`rd-jscc`, *missing: needs a GPU*") == ["16", "", "", "", "", ""]
+    assert table.count("| `klt-jscc` |") == 3
+    assert table.count("| `rd-jscc-lite` |") == 1
+
+
+def bounds() -> list[dict[str, Any]]:
+    row = {"name": jscc.BOUNDS[0], "snr_db": list(SNRS_DB), "nmse_db": [-9.0] * len(SNRS_DB)}
+    return [{"link": {"k": k}, "rows": [row]} for k in jscc.RATES]
+
+
+def test_sweeps_are_of_the_models_of_the_scenario(collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jscc, "evaluate_jscc", lambda model, store, **options: {"points": [model]})
+    monkeypatch.setattr(jscc, "leak_check", lambda model, store, **options: model)
+    monkeypatch.setattr(limits, "over_link", lambda *given: {})
+    store: Any = None
+    measured = jscc.measure(store, "uplink", "cost2100")
+    assert {sweep["model"] for sweep in measured["sweeps"].values()} == {"rd-jscc-lite-cost2100-k32"}
+    assert "the same, trained for it" not in measured["sweeps"]  # adjscc-cnr-lite is not among these models
+    assert len(measured["sweeps"]) == 4
+
+
+def test_each_scenario_has_its_place(collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    (tmp_path / "limits-cost2100.json").write_text(json.dumps(LIMITS))
+    (tmp_path / "csinet_judge.json").write_bytes(
+        (Path(models.__file__).parent / "results/csinet_judge.json").read_bytes()
+    )
+    page = tmp_path / "README.md"
+    begin = (
+        "<!-- benchmarks/models.py -->\nold\n<!-- /benchmarks/models.py -->\n<!-- benchmarks/models.py cost2100 -->\n"
+    )
+    page.write_text(f"{begin}<!-- /benchmarks/models.py cost2100 -->\n")
+    given = ["--scenario", "cost2100", "--readme", str(page), "--picture", str(tmp_path / "rd.png")]
+    monkeypatch.setattr("sys.argv", ["models.py", *given])
+    models.main()
+    table = models.markdown(released("cost2100", symbols=False), LIMITS)
+    assert page.read_text() == f"{begin}{table}<!-- /benchmarks/models.py cost2100 -->\n"
+    assert (tmp_path / "rd.png").read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(SystemExit, match="no models of 'inh' send payloads; there are"):
+        released("inh", symbols=False)
+
+
+def test_pictures_are_of_one_data_set(collection: Path, zoo_cli: Cli, tmp_path: Path) -> None:
+    assert zoo_cli("plot", "rd", "--out", "rd.png").returncode == 0  # codecs are of one data set
+    chosen = zoo_cli("plot", "snr", "--scenario", "inh", "--k", "16", "--out", "snr.png")
+    assert (chosen.returncode, chosen.stderr) == (0, "wrote snr.png\n")
+    for arguments, words in (
+        (("snr", "--k", "16"), "the package has models of different data; choose one: --scenario inh|cost2100"),
+        (("rd", "--scenario", "inh"), "unknown scenario 'inh'; allowed: cost2100"),
+        (("rd", "crnet-cost2100-132b", "--scenario", "cost2100"), "--scenario goes without a MODEL"),
+        (("snr", "rd-jscc-lite-cost2100-k32", "klt-jscc-inh-k32"), "results of different data cannot share a picture"),
+    ):
+        assert_one_line_error(zoo_cli("plot", *arguments, "--out", "none.png"), 2, words)
+    assert not (tmp_path / "none.png").exists()
