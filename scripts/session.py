@@ -291,6 +291,8 @@ def choose(released: Path, into: Path) -> dict[str, str]:
     with replacing(into) as draft:
         for name, job in best.items():
             shutil.copytree(released / job / name, draft / name)
+            for part in registry.parts(released / job / name):
+                shutil.copy(part, draft)
         registry.write_index(draft)
     return best
 

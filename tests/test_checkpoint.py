@@ -16,9 +16,10 @@ from torch import Tensor
 import zoo
 from tests.zoo_fixtures import NETWORKS, samples, save, untrained
 from zoo import registry
-from zoo.checkpoint import check, load_model, read_config
+from zoo.checkpoint import check, load_model
 from zoo.errors import CheckError, ZooError
 from zoo.locate import locate, unknown_model
+from zoo.registry import read_config
 
 WEIGHT = "encoder.3.bias"
 

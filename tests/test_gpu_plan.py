@@ -19,7 +19,7 @@ from zoo.checkpoint import check
 from zoo.data import Simulated, Store
 from zoo.errors import CheckError, ZooError
 from zoo.models.base import Network
-from zoo.registry import read_index
+from zoo.registry import parts, read_index
 from zoo.train import build
 
 SCRIPT = Path(__file__).parents[1] / "scripts/train_on_gpu.py"
@@ -182,6 +182,8 @@ def test_what_comes_home_is_a_collection_that_replays(home: Path) -> None:
     models = home / "home/models"
     names = ["adjscc-cdl-k4", "gd-csi-cdl-128b", "gd-csi-cdl-64b", "rd-jscc-cdl-k4"]
     assert sorted(read_index(models)) == names
+    [shared] = {part for name in names for part in parts(models / name)}  # of both rates of GD-CSI
+    assert list(models.glob("*.safetensors")) == [shared]
     for name in names:
         assert check(models / name, zoo.load(models / name)) < 1e-6
         found = json.loads((models / name / "results.json").read_text())
@@ -212,6 +214,10 @@ def test_of_two_models_of_one_name_the_better_one_is_kept(home: Path, tmp_path: 
         path.write_text(path.read_text().replace("-4.0", "-2.0"))
     assert session.choose(released, tmp_path / "models")["gd-csi-cdl-64b"] == "several"
     assert set(read_index(tmp_path / "models")) == set(chosen)
+    first, second = (parts(tmp_path / "models" / f"gd-csi-cdl-{rate}b") for rate in (64, 128))
+    assert first != second  # each rate with the weights of its own job
+    for name in chosen:
+        assert check(tmp_path / "models" / name, zoo.load(tmp_path / "models" / name)) < 1e-6
 
 
 def test_another_plan_is_refused_where_a_session_lies(home: Path, tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from tests.zoo_fixtures import measured, save, untrained
 from zoo import publication, registry
 from zoo import publish as publishing
 from zoo.cards import Entry, card, picture
-from zoo.checkpoint import read_config
 from zoo.publication import Publication
+from zoo.registry import read_config
 
 REPO = "org/csinet-tiny"
 RATES = ("66b", "132b")

@@ -19,9 +19,10 @@ import zoo
 from datagen import Store
 from tests.conftest import small_recipe
 from zoo import config, data, registry
-from zoo.checkpoint import check, read_config, read_tensors
+from zoo.checkpoint import check, read_tensors, read_weights
 from zoo.errors import Interrupted, ZooError
 from zoo.models.base import Fitted, Network
+from zoo.registry import read_config
 from zoo.speed import training_speed
 from zoo.train import Trainer, build, first_stage, learning_rate, train
 
@@ -104,10 +105,9 @@ def test_stopped_and_resumed_is_the_same_as_not_stopped(
     models = train(recipe, source, tmp_path / "halves", progress=False, resume=True)
     assert same(weights(tmp_path / "halves"), weights(tmp_path / "whole"))
     for model in models:
-        assert same(
-            read_tensors(model / "model.safetensors"),
-            read_tensors(tmp_path / "whole/models" / model.name / "model.safetensors"),
-        )
+        assert same(read_weights(model), read_weights(tmp_path / "whole/models" / model.name))
+    if name == "gd-csi-multirate":  # what the rates share is stored once
+        assert len({part for model in models for part in registry.parts(model)}) == 1
 
 
 def test_a_run_that_is_killed_loses_what_it_did_since_its_last_checkpoint(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shutil
 import socket
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -17,9 +19,11 @@ from benchmarks import codecs, jscc, models
 from benchmarks.released import released
 from benchmarks.tables import SCENARIO, results_file
 from zoo import plot, registry, results
-from zoo.checkpoint import check, load_model, read_config
+from zoo.checkpoint import check, load_model
 from zoo.evaluate_jscc import SNRS_DB, usual_steps
 from zoo.locate import locate
+from zoo.parts import share
+from zoo.registry import read_config
 
 ROOT = Path(__file__).parent.parent
 RATES = {  # of the codecs of CDL, all of which must be there
@@ -49,12 +53,21 @@ SETS = {"cdl": "cdl-c-fdd-v1", "cost2100": "cost2100-outdoor-v1", "inh": "inh-op
 def test_every_family_is_there_at_each_rate_and_nothing_else() -> None:
     assert set(zoo.list_models("*-cdl-*")) == set(CODECS + SYMBOLS)
     assert zoo.list_models("gd-csi-*-cdl-*") == [name for name in CODECS if name.startswith("gd-csi-")]
-    files = {file.relative_to(registry.WEIGHTS).parent.name for file in registry.WEIGHTS.rglob("*.safetensors")}
-    assert files == set(NAMES)
+    assert {file.parent.name for file in registry.WEIGHTS.rglob("*/*.safetensors")} == set(NAMES)
+    parts = {part for name in NAMES for part in registry.parts(registry.WEIGHTS / name)}
+    assert set(registry.WEIGHTS.glob("*.safetensors")) == parts
     for name in NAMES:
-        assert models.column(registry.rate_of(name)) or name.endswith("-k32"), (
-            name
-        )  # where its results stand in the README
+        assert name.endswith("-k32") or models.column(registry.rate_of(name)), name  # where it stands in the README
+
+
+def test_what_the_rates_of_a_network_share_is_there_once(tmp_path: Path) -> None:
+    models = [registry.WEIGHTS / f"gd-csi-lite-cdl-{rate}b" for rate in RATES["gd-csi-lite"]]
+    assert len({part for model in models for part in registry.parts(model)}) == 1
+    for model in models:
+        assert (model / "model.safetensors").stat().st_size < 30_000
+    copy = Path(shutil.copytree(registry.WEIGHTS, tmp_path / "weights"))
+    share(registry.models(copy))
+    assert registry.write_index(copy) == registry.read_index(registry.WEIGHTS)  # there is no more to be had
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -65,7 +78,7 @@ def test_golden_vectors_digests_and_results(name: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(socket.socket, "connect", offline)
     path, digests = locate(name)
     assert digests is not None
-    assert set(digests) == {file.name for file in path.iterdir()}
+    assert set(digests) == {file.name for file in [*path.iterdir(), *registry.parts(path)]}
     model = load_model(path, digests)
     assert check(path, model) <= 1e-3
     found, config = results.read(path), read_config(path)
@@ -89,13 +102,12 @@ def test_golden_vectors_digests_and_results(name: str, monkeypatch: pytest.Monke
 
 
 def test_the_package_ships_every_file() -> None:
-    patterns = ("index.json", "*/model.safetensors", "*/config.json", "*/vectors.safetensors", "*/results.json")
-    matched = {file for pattern in patterns for file in registry.WEIGHTS.glob(pattern)}
-    assert matched == {file for file in registry.WEIGHTS.rglob("*") if file.is_file()}
-    sizes = dict.fromkeys(SETS, 0)
-    for file in matched - {registry.WEIGHTS / "index.json"}:
-        sizes[registry.scenario_of(file.parent.name)] += file.stat().st_size
-    assert max(sizes.values()) < 30e6
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["zoo"]
+    shipped = {file for pattern in patterns for file in registry.WEIGHTS.parent.glob(pattern)}
+    there = {file for file in registry.WEIGHTS.rglob("*") if file.is_file()}
+    assert there <= shipped
+    assert {file.name for file in there if file.parent != registry.WEIGHTS} == set(registry.FILES)
+    assert sum(file.stat().st_size for file in there) < 30e6
 
 
 def picture(stem: str, scenario: str) -> bytes:

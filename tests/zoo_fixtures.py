@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from zoo import registry, results
-from zoo.checkpoint import read_config, save_model
+from zoo.checkpoint import save_model
 from zoo.models.base import NetworkCodec
-from zoo.registry import family_of
+from zoo.registry import family_of, read_config
 
 SIZES: dict[str, dict[str, Any]] = {
     "csinet": {"rate": 66},

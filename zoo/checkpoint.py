@@ -21,11 +21,10 @@ from zoo.files import replacing
 from zoo.hub import Source
 from zoo.locate import locate
 from zoo.models.base import Codec, Model
-from zoo.registry import FILES, architecture, sha256
+from zoo.registry import CONFIG_FILE, FORMAT_VERSION, WEIGHTS_FILE, architecture, place, read_config, sha256
 
-FORMAT_VERSION = 1
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "float16", "bfloat16")}
-WEIGHTS_FILE, CONFIG_FILE, VECTORS_FILE = "model.safetensors", "config.json", "vectors.safetensors"
+VECTORS_FILE = "vectors.safetensors"
 VECTORS = 4  # golden samples
 TOLERANCE = 1e-3  # relative error of a golden reconstruction: machines round differently
 
@@ -45,14 +44,28 @@ def save_model(
     """
     with replacing(path) as draft:
         weights = {name: _stored(name, value, DTYPES[dtype]) for name, value in codec.state_dict().items()}
-        save_file(weights, draft / WEIGHTS_FILE)
-        config = {
-            "format_version": FORMAT_VERSION, **record, "codec": codec.config.model_dump(mode="json"), "dtype": dtype,
-            "weights_sha256": sha256(draft / WEIGHTS_FILE),
-        }  # fmt: skip
-        (draft / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n")
+        sizes = codec.config.model_dump(mode="json")
+        write_weights(draft, weights, {"format_version": FORMAT_VERSION, **record, "codec": sizes, "dtype": dtype})
         saved = load_model(draft)  # as it will be read, rounded to dtype
         save_file(golden(saved, vectors["x"], vectors.get("y")), draft / VECTORS_FILE)
+
+
+def write_weights(
+    path: Path, weights: dict[str, Tensor], config: Mapping[str, Any], parts: Mapping[str, str] | None = None
+) -> None:
+    """Write a model's weights, all but those of its parts, and the config that vouches for them.
+
+    The digests of the parts stand in the weights' header too, so that ``weights_sha256`` is that of all weights.
+
+    :param parts: SHA-256 by name
+    """
+    save_file(weights, path / WEIGHTS_FILE, _header(parts) or None)
+    vouched = {**config, "weights_sha256": sha256(path / WEIGHTS_FILE), **({"parts": parts} if parts else {})}
+    (path / CONFIG_FILE).write_text(json.dumps(vouched, indent=1) + "\n")
+
+
+def _header(parts: Mapping[str, str] | None) -> dict[str, str]:
+    return {"parts": json.dumps(parts)} if parts else {}
 
 
 def _stored(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
@@ -83,31 +96,6 @@ def load(
     return load_model(path, digests, device=device, dtype=dtype)
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """A model's ``config.json``.
-
-    :raises ZooError: missing, no JSON, or of another format version
-    """
-    try:
-        if (path / CONFIG_FILE).stat().st_size > FILES[CONFIG_FILE]:
-            raise ZooError(f"{path / CONFIG_FILE} is larger than any config, {FILES[CONFIG_FILE]} bytes")
-        config: Any = json.loads((path / CONFIG_FILE).read_text())
-    except FileNotFoundError:
-        raise ZooError(f"{path} is no model directory: it has no {CONFIG_FILE}") from None
-    except (ValueError, RecursionError) as error:
-        raise ZooError(f"{path / CONFIG_FILE} is not JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise ZooError(f"{path / CONFIG_FILE} is no model's config")
-    if config.get("format_version") != FORMAT_VERSION:
-        raise ZooError(
-            f"{path / CONFIG_FILE} has format_version {config.get('format_version')!r}; this zoo reads {FORMAT_VERSION}"
-        )
-    for key in ("name", "architecture", "codec", "weights_sha256"):
-        if key not in config:
-            raise ZooError(f"{path / CONFIG_FILE} lacks {key!r}; get the file again, or export the model anew")
-    return config
-
-
 def load_model(
     path: Path, digests: Mapping[str, str] | None = None, *, device: str = "cpu", dtype: str = "float32"
 ) -> Any:
@@ -119,17 +107,15 @@ def load_model(
     if dtype not in DTYPES:
         raise ZooError(f"unknown dtype {dtype!r}; allowed: {', '.join(DTYPES)}")
     config = read_config(path)
-    for file, digest in {**(digests or {}), WEIGHTS_FILE: config["weights_sha256"]}.items():
-        if not (path / file).is_file():
-            raise ZooError(f"{path / file} is missing; get the model again")
-        if sha256(path / file) != digest:
-            raise ZooError(f"{path / file} was changed: its SHA-256 is not the one on record; get the model again")
+    for file, digest in (digests or {}).items():
+        require_file(path, file, digest)
+    weights = read_weights(path)
     kind = architecture(config["architecture"])
     try:
         codec: Model[Any] = kind(kind.Config.model_validate_json(json.dumps(config["codec"])))
     except ValidationError as error:
         raise ZooError(f"{path / CONFIG_FILE}: codec: {explain(error, kind.Config)}") from None
-    _load_strictly(codec, read_tensors(path / WEIGHTS_FILE), path / WEIGHTS_FILE)
+    _load_strictly(codec, weights, path)
     return codec.to(local_device(device), DTYPES[dtype]).eval().requires_grad_(False)
 
 
@@ -156,6 +142,36 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
     except (OSError, SafetensorError) as error:
         raise ZooError(f"{path} is no safetensors file: {error}") from None
+
+
+def require_file(path: Path, file: str, digest: str) -> Path:
+    """Where a file of a model is.
+
+    :raises ZooError: it is missing or has another SHA-256
+    """
+    found = place(path, file)
+    if sha256(found) != digest:
+        raise ZooError(f"{found} was changed: its SHA-256 is not the one on record; get the model again")
+    return found
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """All weights of a model as they are stored, its own and those of its parts, held to the digests of its config.
+
+    :raises ZooError: a file is missing, was edited or cannot be read, or a weight is in two of them
+    """
+    config = read_config(path)
+    own = require_file(path, WEIGHTS_FILE, config["weights_sha256"])
+    weights = read_tensors(own)
+    with safe_open(own, "pt") as file:
+        if (file.metadata() or {}).get("parts") != _header(config["parts"]).get("parts"):
+            raise ZooError(f"{own} and {CONFIG_FILE} name different parts; get the model again")
+    for name, digest in config["parts"].items():
+        held = read_tensors(require_file(path, name, digest))
+        if weights.keys() & held.keys():
+            raise ZooError(f"{path}: the weight {min(weights.keys() & held.keys())!r} is in {name} and in another file")
+        weights |= held
+    return weights
 
 
 def _load_strictly(codec: Model[Any], weights: dict[str, Tensor], source: Path) -> None:

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from zoo import metrics
-from zoo.checkpoint import load_codec, read_config
+from zoo.checkpoint import load_codec
 from zoo.data import Store, noisy
 from zoo.errors import CheckError, ZooError
 from zoo.locate import locate
 from zoo.models.base import BATCH, Codec, Model
+from zoo.registry import read_config
 
 SNRS = (None, 30.0)  # qualities of the side information: as simulated, and as a receiver measures it
 NOISE_SEED = 0

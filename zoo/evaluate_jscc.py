@@ -17,13 +17,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from zoo import metrics
-from zoo.checkpoint import load_model, read_config
+from zoo.checkpoint import load_model
 from zoo.data import Store, channel_estimate
 from zoo.errors import ZooError
 from zoo.evaluate import NOISE_SEED, error_facts, origin, reference, require_domain, require_fit, sample_count
 from zoo.locate import locate
 from zoo.models.base import BATCH
 from zoo.models.jscc import JSCC, TRIAL_SNR_DB, levels, quantised
+from zoo.registry import read_config
 from zoo.uplink import Channel, capacity_bits, named, transmit, unit_power
 
 SNRS_DB = (-10.0, -5.0, 0.0, 5.0, 10.0)

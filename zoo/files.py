@@ -68,12 +68,17 @@ def replacing(path: Path) -> Iterator[Path]:
             file.chmod(0o644)  # safetensors makes files that only their owner may read
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
-        old = path.with_name(f".{path.name}.{os.getpid()}.old")
-        if path.exists():
-            path.rename(old)
-        draft.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
+        swap(draft, path)
     except OSError as error:
         raise ZooError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def swap(draft: Path, path: Path) -> None:
+    """Put a directory in the place of another, or where there is none yet."""
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    if path.exists():
+        path.rename(old)
+    draft.rename(path)
+    shutil.rmtree(old, ignore_errors=True)

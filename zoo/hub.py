@@ -1,4 +1,4 @@
-"""Models from the Hugging Face Hub, file by file: only the four that a model has, every byte of them held to a record.
+"""Models from the Hugging Face Hub, file by file: only the four that a model has and its parts, every byte held to a record.
 
 The client looks only at sizes. Here the SHA-256 of a file is taken each time, from the cache or from the net, and compared with what the
 package knows of the commit, or else with the repository's own ``manifest.json``.
@@ -9,15 +9,14 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from zoo.errors import ZooError
 from zoo.hub_errors import AbsentError, explained, http_error, status
 from zoo.publication import MANIFEST, Family, FileRecord, ModelRecord, Publication, parse, publications
-from zoo.registry import FILES, sha256
+from zoo.registry import CONFIG_FILE, FILES, WEIGHTS_FILE, read_config, sha256
 
-CONFIG = "config.json"
 MANIFEST_BYTES = 1 << 22  # at most
 _ADDRESS = re.compile(r"hf:([\w.-]+/[\w.-]+)((?:/[\w.-]+)*)(?:@([\w./-]+))?")
 
@@ -43,11 +42,11 @@ def fetch(address: str, source: Source) -> tuple[Path, dict[str, str] | None]:
     :raises ZooError: no such repository, revision or folder; no connection; or files that are not what the record says
     """
     repo, folder, revision = _parts(address, source)
-    config = f"{folder}/{CONFIG}" if folder else CONFIG
+    config = f"{folder}/{CONFIG_FILE}" if folder else CONFIG_FILE
     try:
-        held = _download(repo, config, revision, source, None, FILES[CONFIG])  # the cache then knows the revision
+        held = _download(repo, config, revision, source, None, FILES[CONFIG_FILE])  # the cache then knows the revision
     except AbsentError:
-        told = f"{address} holds no model: it has no {CONFIG}; name a folder, hf:{repo}/FOLDER"
+        told = f"{address} holds no model: it has no {CONFIG_FILE}; name a folder, hf:{repo}/FOLDER"
         raise ZooError(told + _told_folders(repo, revision, source)) from None
     commit = held.parents[config.count("/")].name
     record = _record(repo, commit, folder, source)
@@ -69,10 +68,9 @@ def is_cached(publication: Publication, name: str, cache_dir: Path | None = None
     """Whether all files of a published model are in the cache, unchecked."""
     from huggingface_hub import try_to_load_from_cache
 
-    folder = publication.family.models[name].folder
-    found = [
-        try_to_load_from_cache(publication.repo, f"{folder}/{file}", cache_dir, publication.commit) for file in FILES
-    ]
+    record = publication.family.models[name]
+    files = [*(f"{record.folder}/{file}" for file in FILES), *record.parts]
+    found = [try_to_load_from_cache(publication.repo, file, cache_dir, publication.commit) for file in files]
     return all(isinstance(path, str) for path in found)
 
 
@@ -89,12 +87,16 @@ def _parts(address: str, source: Source) -> tuple[str, str, str | None]:
 
 
 def _files(repo: str, commit: str, folder: str, record: ModelRecord | None, source: Source) -> Path:
-    """Directory that holds the four files of a model, each checked."""
+    """Directory that holds the four files of a model, each checked, as its parts beside the directory are."""
     held = [
         get(repo, f"{folder}/{name}" if folder else name, commit, source, None if record is None else record.files[name], most)
         for name, most in FILES.items()
     ]  # fmt: skip
-    return held[0].parent
+    model = held[0].parent
+    parts = dict.fromkeys(read_config(model)["parts"]) if record is None else record.parts
+    for name, known in parts.items():
+        get(repo, str(PurePosixPath(folder).parent / name), commit, source, known, FILES[WEIGHTS_FILE])
+    return model
 
 
 def _record(repo: str, commit: str, folder: str, source: Source) -> ModelRecord | None:

@@ -73,7 +73,7 @@ def read(path: Path) -> tuple[Header, list[bytes]]:
 def require_model(path: Path, header: Header, config: Mapping[str, Any]) -> None:
     """See that payloads and decoder belong together.
 
-    :param config: of the model that is to decode, as :func:`zoo.checkpoint.read_config` gives it
+    :param config: of the model that is to decode, as :func:`zoo.registry.read_config` gives it
     :raises ZooError: the payloads are of another model, or of other weights under the same name
     """
     sent, given = (header.model, header.weights_sha256), (config["name"], config["weights_sha256"])

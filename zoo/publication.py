@@ -1,7 +1,7 @@
 """Records of families on the Hub: which files each model has, with their digests, and at which commit they stand.
 
-A family is the models of one name but for the rate. Its repository holds a folder for each rate and a ``manifest.json``; what this package
-knows of it is a file ``<family>.json`` in :data:`PUBLISHED`, which adds the repository and the commit.
+A family is the models of one name but for the rate. Its repository holds a folder for each rate, the parts that they share, and a
+``manifest.json``; what this package knows of it is a file ``<family>.json`` in :data:`PUBLISHED`, which adds the repository and the commit.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from zoo.errors import ZooError
-from zoo.registry import FILES
+from zoo.registry import FILES, PART
 
 PUBLISHED = Path(__file__).with_name("manifests")  # in the repository a link to manifests/models
 DATASETS = PUBLISHED.resolve().with_name("datasets")  # manifests of data sets, in a checkout
@@ -37,10 +37,11 @@ class FileRecord(_Model):
 
 
 class ModelRecord(_Model):
-    """One model: the folder it is in, its four files, and what it is worth."""
+    """One model: the folder it is in, its four files, its parts in the repository's root, and what it is worth."""
 
     folder: Part
     files: dict[Part, FileRecord]
+    parts: dict[Annotated[str, Field(pattern=PART, max_length=96)], FileRecord] = {}  # weights shared with other models
     parameters: int = Field(ge=0)
     nmse: str  # of :func:`zoo.results.summary`
 
@@ -56,7 +57,7 @@ class ModelRecord(_Model):
     @property
     def digests(self) -> dict[str, str]:
         """SHA-256 by name of the file."""
-        return {name: record.sha256 for name, record in self.files.items()}
+        return {name: record.sha256 for name, record in {**self.files, **self.parts}.items()}
 
 
 class Family(_Model):
@@ -72,7 +73,8 @@ class Family(_Model):
     def files(self) -> dict[str, FileRecord]:
         """Every file but the manifest itself, by its path in the repository."""
         own = {f"{model.folder}/{name}": file for model in self.models.values() for name, file in model.files.items()}
-        return {**own, **self.pages}
+        shared = {name: file for model in self.models.values() for name, file in model.parts.items()}
+        return {**own, **shared, **self.pages}
 
     def in_folder(self, folder: str) -> ModelRecord | None:
         """The model in a folder."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from zoo import hub, hub_errors, registry, results
 from zoo.cards import Entry, card, picture
-from zoo.checkpoint import check, load_model, read_config
+from zoo.checkpoint import check, load_model
 from zoo.errors import ZooError
 from zoo.files import put, require_place
 from zoo.hub import Source
@@ -29,7 +29,7 @@ from zoo.publication import (
     read,
     to_json,
 )
-from zoo.registry import FILES
+from zoo.registry import FILES, read_config
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -76,14 +76,16 @@ def draft(family: str, repo: str, collection: Path) -> Draft:
     pages = {CARD: card(family, repo, entries, _data_manifests(entries)).encode(), PICTURE: picture(entries)}
     models = {
         entry.name: ModelRecord(
-            folder=entry.folder, files={name: _record(entry.path / name) for name in FILES}, parameters=entry.results["parameters"],
-            nmse=results.summary(dict(entry.results)),
+            folder=entry.folder, files={name: _record(entry.path / name) for name in FILES},
+            parts={part.name: _record(part) for part in registry.parts(entry.path)},
+            parameters=entry.results["parameters"], nmse=results.summary(dict(entry.results)),
         )
         for entry in entries
     }  # fmt: skip
     made = Family(family=family, models=models, pages={name: _record(page) for name, page in pages.items()})
     own = {f"{entry.folder}/{name}": entry.path / name for entry in entries for name in FILES}
-    return Draft(made, {**own, **pages, MANIFEST: to_json(made).encode()})
+    shared = {part.name: part for entry in entries for part in registry.parts(entry.path)}
+    return Draft(made, {**own, **shared, **pages, MANIFEST: to_json(made).encode()})
 
 
 def publish(drafted: Draft, repo: str, *, tag: str | None = None, private: bool = False, manifests: Path) -> Outcome:
@@ -150,7 +152,7 @@ def _members(family: str, collection: Path) -> list[Path]:
     """Directories of a family's models, by rate."""
     if not collection.is_dir():
         raise ZooError(f"there is no directory {collection}; give --from the directory of a collection of models")
-    models = [path for path in collection.iterdir() if (path / "config.json").is_file() and "-" in path.name]
+    models = [path for path in registry.models(collection) if "-" in path.name]
     found = [path for path in models if path.name.rpartition("-")[0] == family]
     if not found:
         families = sorted({path.name.rpartition("-")[0] for path in models})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,14 +10,16 @@ from typing import Any
 import torch
 
 from zoo import results
-from zoo.checkpoint import VECTORS_FILE, load_model, read_config, read_tensors, save_model
+from zoo.checkpoint import VECTORS_FILE, load_model, read_tensors, save_model
 from zoo.data import Store
 from zoo.errors import ZooError
 from zoo.evaluate import evaluate
 from zoo.evaluate_jscc import evaluate_jscc
+from zoo.files import swap
 from zoo.locate import locate
 from zoo.models.jscc import JSCC
-from zoo.registry import write_index
+from zoo.parts import share
+from zoo.registry import read_config, write_index
 
 LOSS_DB = 0.05  # of NMSE, that half precision may cost
 
@@ -28,8 +29,8 @@ def release(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Put models into a collection, with weights in half precision where that costs less than :data:`LOSS_DB`.
 
-    Each is measured in single and in half precision on the test split; ``results.json`` is of the very file that is shipped. The
-    collection's index is made anew.
+    Each is measured in single and in half precision on the test split; ``results.json`` is of the very weights that are shipped. What models of
+    one family hold alike is stored once (:mod:`zoo.parts`), and the collection's index is made anew.
 
     :param models: names or directories
     :param into: directory of the collection; a model of the same name in it is replaced
@@ -47,11 +48,11 @@ def release(
         with tempfile.TemporaryDirectory(dir=into, prefix=".") as directory:
             draft, found = _smallest(path, digests, Path(directory), store, samples, device, progress)
             results.write(draft / results.RESULTS_FILE, found)
-            shutil.rmtree(into / draft.name, ignore_errors=True)
-            draft.rename(into / draft.name)
-        released.append(found)
+            swap(draft, into / draft.name)
+        released.append(into / draft.name)
+    share(released)
     write_index(into)
-    return released
+    return [measured for path in released if (measured := results.read(path)) is not None]
 
 
 def _smallest(
@@ -60,7 +61,9 @@ def _smallest(
     """The model in the fewest bytes that keep its quality, and its results."""
     codec, config = load_model(path, digests), read_config(path)
     record = {
-        key: value for key, value in config.items() if key not in ("format_version", "codec", "dtype", "weights_sha256")
+        key: value
+        for key, value in config.items()
+        if key not in ("format_version", "codec", "dtype", "weights_sha256", "parts")
     }
     vectors = {
         name: torch.view_as_complex(value)

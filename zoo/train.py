@@ -29,6 +29,7 @@ from zoo.data import Batch, Source, noisy
 from zoo.devices import fast_products, local_device
 from zoo.errors import Interrupted, ZooError
 from zoo.models.base import Fitted, Model, Network
+from zoo.parts import share
 from zoo.registry import architecture, model_name
 
 FINISH_SAMPLES = 2048  # of the val split, that a network is finished on
@@ -167,7 +168,10 @@ def _start_from(codec: Network[Any], init: str) -> None:
 def export(
     codec: Model[Any], recipe: Recipe, source: Source, record: dict[str, Any], out: Path, dtype: str = "float32"
 ) -> list[Path]:
-    """Write a model's directory for every rate that a codec serves, with golden vectors of the first validation samples."""
+    """Write a model's directory for every rate that a codec serves, with golden vectors of the first validation samples.
+
+    What the rates share is stored once.
+    """
     vectors = source.validation(checkpoint.VECTORS)
     samples = {"x": vectors.x.cpu()} | ({} if vectors.y is None else {"y": vectors.y.cpu()})
     paths = []
@@ -177,6 +181,7 @@ def export(
             out / name, single, {"name": name, "architecture": recipe.architecture, **record}, samples, dtype
         )
         paths.append(out / name)
+    share(paths)
     return paths
 
 

@@ -34,9 +34,10 @@ def compress(
     X is taken from IN, a store or a .npy file with complex [n, angle, delay]; the payloads go to the file OUT.
     """
     from zoo import payloads
-    from zoo.checkpoint import load_codec, read_config
+    from zoo.checkpoint import load_codec
     from zoo.files import require_place
     from zoo.locate import locate
+    from zoo.registry import read_config
 
     require_place(out)
     path, digests = locate(model)
@@ -77,10 +78,11 @@ def decompress(
     import numpy as np
 
     from zoo import payloads, registry
-    from zoo.checkpoint import load_codec, read_config
+    from zoo.checkpoint import load_codec
     from zoo.files import require_place, whole
     from zoo.locate import locate
     from zoo.publication import published
+    from zoo.registry import read_config
 
     *given, source, out = files
     require_place(out)

@@ -80,7 +80,8 @@ def pull(models: Sequence[str], revision: str | None, cache_dir: Path | None, as
         path, digests = (
             hub.fetch(model, source) if model.startswith("hf:") else hub.fetch_published(model, known[model], source)
         )
-        size = sum((path / file).stat().st_size for file in registry.FILES)
+        files = [*(path / file for file in registry.FILES), *registry.parts(path)]
+        size = sum(file.stat().st_size for file in files)
         rows.append({"model": model, "path": str(path), "bytes": size, "files": digests})
         if not as_json:
             click.echo(
@@ -96,8 +97,8 @@ def pull(models: Sequence[str], revision: str | None, cache_dir: Path | None, as
 def info(model: str, as_json: bool) -> None:
     """Show a MODEL's codec, origin and results."""
     from zoo import results
-    from zoo.checkpoint import read_config
     from zoo.locate import locate
+    from zoo.registry import read_config
 
     path, _ = locate(model)
     facts = {"path": str(path), **read_config(path), "results": results.read(path)}

@@ -159,7 +159,6 @@ def evaluate(
     if downlink_snr_db is not None and not bler:
         raise ZooError("--downlink-snr goes with --bler")
     from zoo import registry, results
-    from zoo.checkpoint import read_config
     from zoo.data import Store
     from zoo.evaluate import SNRS
     from zoo.evaluate import evaluate as run_evaluation
@@ -167,6 +166,7 @@ def evaluate(
     from zoo.files import require_place
     from zoo.locate import locate
     from zoo.models.jscc import JSCC
+    from zoo.registry import read_config
 
     place = out or results.home(model)
     if place is not None:
@@ -246,7 +246,10 @@ def release(
 
 @click.command()
 @click.argument("directory", type=PATH)
-def index(directory: Path) -> None:
+@click.option(
+    "--share", is_flag=True, help="first store once what models of a family hold alike, as releases do; drop what is unused"
+)  # fmt: skip
+def index(directory: Path, share: bool) -> None:
     """Write the index.json of a DIRECTORY of models.
 
     It holds the SHA-256 of every file; a model that was edited afterwards is refused.
@@ -255,6 +258,10 @@ def index(directory: Path) -> None:
 
     if not directory.is_dir():
         raise ZooError(f"there is no directory {directory}")
+    if share:
+        from zoo import parts
+
+        parts.share(registry.models(directory))
     click.echo(f"{directory / registry.INDEX}: {len(registry.write_index(directory))} models")
 
 
