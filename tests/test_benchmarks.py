@@ -52,7 +52,14 @@ def collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for result in (*CODECS, code("rd-jscc-lite-cost2100-k32"), code("klt-jscc-inh-k32", office)):
         directory = path / result["model"]
         directory.mkdir(parents=True)
-        (directory / "config.json").write_text("{}")
+        config = {
+            "format_version": registry.FORMAT_VERSION,
+            "name": result["model"],
+            "architecture": "",
+            "codec": {},
+            "weights_sha256": "",
+        }
+        (directory / "config.json").write_text(json.dumps(config))
         (directory / "results.json").write_text(json.dumps(result))
     registry.write_index(path)
     monkeypatch.setattr(registry, "WEIGHTS", path)
