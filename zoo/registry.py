@@ -27,6 +27,7 @@ ARCHITECTURES = {
     "csinet": "zoo.models.csinet:CsiNet",
     "crnet": "zoo.models.crnet:CRNet",
     "gd-csi": "zoo.models.gdcsi:GDCSI",
+    "profile-code": "zoo.models.profile_code:ProfileCode",
     "klt-jscc": "zoo.models.klt_jscc:KLTJSCC",
     "adjscc": "zoo.models.adjscc:ADJSCC",
     "unet-jscc": "zoo.models.unetjscc:UNetJSCC",

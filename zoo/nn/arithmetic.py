@@ -1,0 +1,151 @@
+"""Arithmetic coding of many samples side by side: integer probabilities in, bits out, the same on every machine.
+
+Each sample has a stream of its own; one call codes the next symbol of all of them, or of those that take part. Everything is
+integer, so that encoder and decoder agree whatever machine they run on.
+
+Source: I. H. Witten, R. M. Neal, J. G. Cleary, "Arithmetic coding for data compression", Communications of the ACM 1987.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+TOTAL_BITS = 15  # frequencies of an alphabet add up to 2^15
+TOTAL = 1 << TOTAL_BITS
+REGISTER = 32
+TOP, HALF, QUARTER = (1 << REGISTER) - 1, 1 << (REGISTER - 1), 1 << (REGISTER - 2)
+
+Integers = NDArray[np.int64]
+
+
+def frequencies(weights: NDArray[np.floating]) -> Integers:
+    """Integer probabilities of alphabets: at least 1 each, adding up to :data:`TOTAL`.
+
+    :param weights: not negative, of any sum above 0, shape [..., symbol]
+    """
+    share = weights / weights.sum(-1, keepdims=True)
+    count: Integers = 1 + np.floor(share * (TOTAL - share.shape[-1])).astype(np.int64)
+    np.put_along_axis(
+        count, largest := share.argmax(-1)[..., None], np.take_along_axis(count, largest, -1) + TOTAL - count.sum(-1, keepdims=True), -1
+    )  # fmt: skip
+    return count
+
+
+def cumulative(frequency: Integers) -> Integers:
+    """Where each symbol of an alphabet begins, and the end: [..., symbol] to [..., symbol + 1]."""
+    return np.concatenate((np.zeros_like(frequency[..., :1]), frequency.cumsum(-1)), -1)
+
+
+class Interval:
+    """What encoder and decoder share: each sample's interval, and how a symbol narrows it."""
+
+    def __init__(self, samples: int) -> None:
+        self.low, self.high = np.zeros(samples, np.int64), np.full(samples, TOP)
+
+    def narrow(self, rows: Integers, start: Integers, end: Integers) -> None:
+        """To a symbol's share of it, for some samples."""
+        low, span = self.low[rows], self.high[rows] - self.low[rows] + 1
+        self.low[rows], self.high[rows] = low + (span * start >> TOTAL_BITS), low + (span * end >> TOTAL_BITS) - 1
+
+    def decided(self, rows: Integers) -> tuple[Integers, Integers]:
+        """Of some samples, those whose next bit is known and those whose interval straddles the middle too narrowly."""
+        low, high = self.low[rows], self.high[rows]
+        known = (low ^ high) < HALF
+        return rows[known], rows[~known & (low >= QUARTER) & (high < HALF + QUARTER)]
+
+    def widen(self, rows: Integers) -> None:
+        """Double the intervals of some samples, whose highest bit is known."""
+        self.low[rows], self.high[rows] = self.low[rows] << 1 & TOP, self.high[rows] << 1 & TOP | 1
+
+
+class Encoder(Interval):
+    """Symbols to bits.
+
+    :param samples: how many streams
+    :param bits: that each may have
+    """
+
+    def __init__(self, samples: int, bits: int) -> None:
+        super().__init__(samples)
+        self.bits = np.zeros((samples, bits), np.int64)
+        self.length, self.pending = np.zeros(samples, np.int64), np.zeros(samples, np.int64)
+
+    def put(self, rows: Integers, start: Integers, end: Integers) -> None:
+        """Code a symbol of each of some samples.
+
+        :param rows: the samples, each once, [m]
+        :param start: where the symbol begins among :data:`TOTAL`, [m]
+        :param end: where it ends, [m]
+        """
+        self.narrow(rows, start, end)
+        while len(rows):
+            known, narrow = self.decided(rows)
+            self._emit(known, self.low[known] >> (REGISTER - 1))
+            self.pending[narrow] += 1
+            self.low[narrow] -= QUARTER
+            self.high[narrow] -= QUARTER
+            self.widen(rows := np.concatenate((known, narrow)))
+
+    def finish(self) -> tuple[Integers, NDArray[np.bool_]]:
+        """End all streams. A decoder takes what is behind an end for zeros.
+
+        :returns: bits, [sample, bits]; and which streams fitted
+        """
+        rest = np.flatnonzero((self.low > 0) | (self.pending > 0))
+        self._write(rest, np.ones(len(rest), np.int64))  # the middle of the interval; what is pending are zeros then
+        return self.bits, self.length <= self.bits.shape[1]
+
+    def _emit(self, rows: Integers, bit: Integers) -> None:
+        """A bit, and the opposite as often as one is pending."""
+        self._write(rows, bit)
+        while len(rows := rows[pending := self.pending[rows] > 0]):
+            bit = bit[pending]
+            self.pending[rows] -= 1
+            self._write(rows, 1 - bit)
+
+    def _write(self, rows: Integers, bit: Integers) -> None:
+        fits = self.length[rows] < self.bits.shape[1]
+        self.bits[rows[fits], self.length[rows[fits]]] = bit[fits]
+        self.length[rows] += 1
+
+
+class Decoder(Interval):
+    """Bits to symbols.
+
+    :param bits: of each stream, [sample, bits]
+    """
+
+    def __init__(self, bits: Integers) -> None:
+        super().__init__(len(bits))
+        self.bits = np.concatenate((bits, np.zeros((len(bits), 1), np.int64)), 1)
+        self.place = np.zeros(len(bits), np.int64)
+        self.value = np.zeros(len(bits), np.int64)
+        everyone = np.arange(len(bits))
+        for _ in range(REGISTER):
+            self._read(everyone)
+
+    def get(self, rows: Integers, starts: Integers) -> Integers:
+        """The next symbol of each of some samples.
+
+        :param rows: the samples, each once, [m]
+        :param starts: where the symbols of each one's alphabet begin, and the end, [m, symbol + 1]
+        """
+        low, span = self.low[rows], self.high[rows] - self.low[rows] + 1
+        place = (((self.value[rows] - low + 1) << TOTAL_BITS) - 1) // span
+        symbol: Integers = (starts[:, 1:] <= place[:, None]).sum(1)
+        each = np.arange(len(rows))
+        self.narrow(rows, starts[each, symbol], starts[each, symbol + 1])
+        while len(rows):
+            known, narrow = self.decided(rows)
+            for register in (self.low, self.high, self.value):
+                register[narrow] -= QUARTER
+            self.widen(rows := np.concatenate((known, narrow)))
+            self._read(rows)
+        return symbol
+
+    def _read(self, rows: Integers) -> None:
+        """Another bit into the register."""
+        bit = self.bits[rows, np.minimum(self.place[rows], self.bits.shape[1] - 1)]
+        self.place[rows] += 1
+        self.value[rows] = self.value[rows] << 1 & TOP | bit
