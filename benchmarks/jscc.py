@@ -19,7 +19,7 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 
 from benchmarks.released import MISSING, missing, released, remark
 from benchmarks.tables import SCENARIO, arguments, publish
-from zoo import limits, plot, registry
+from zoo import limits, plot, registry, results
 from zoo.data import Store
 from zoo.evaluate_jscc import SNRS_DB, evaluate_jscc, leak_check
 from zoo.uplink import Rayleigh
@@ -37,7 +37,8 @@ SWEEPS: dict[str, tuple[str, str, dict[str, Any]]] = {  # in words: family, what
 }
 BRIEF = ("klt-jscc", "adjscc-lite")  # families of which other rates are shown
 DOWNLINK_SNR_DB = 0.0  # of block error rates, where they tell estimates apart
-BOUNDS = ("Gaussian bound, instantaneous", "KLT code, instantaneous")
+CODE = "profile-code"  # family of codecs that an ideal channel code is put behind, where there is one of X alone
+BOUNDS = ("Gaussian bound, instantaneous", "KLT code, instantaneous", f"{CODE}, instantaneous")
 
 
 def measure(store: Store, uplink: str, scenario: str, samples: int = SAMPLES) -> dict[str, Any]:
@@ -57,7 +58,9 @@ def measure(store: Store, uplink: str, scenario: str, samples: int = SAMPLES) ->
     }  # fmt: skip
     office = evaluate_jscc(models[FAMILY], store, **common, channel=uplink, steps=(2,))["points"]
     sweeps["over office channels with line of sight"] = {"model": models[FAMILY], "column": "steps", "points": office}
-    bounds = [limits.over_link(store, Rayleigh(flat=False), k, SNRS_DB) for k in RATES]
+    names = registry.list_models(f"{CODE}-{scenario}-*b")
+    codes = [result for name in names if (result := results.read(registry.WEIGHTS / name)) is not None]
+    bounds = [limits.over_link(store, Rayleigh(flat=False), k, SNRS_DB, codes=codes) for k in RATES]
     leak = leak_check(models[FAMILY], store, samples=samples, k=K, snr_db=SNR_DB)
     return {"samples": samples, "limits": bounds, "sweeps": sweeps, "leak_check": leak}
 

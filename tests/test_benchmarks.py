@@ -125,7 +125,7 @@ def bounds() -> list[dict[str, Any]]:
 def test_sweeps_are_of_the_models_of_the_scenario(collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jscc, "evaluate_jscc", lambda model, store, **options: {"points": [model]})
     monkeypatch.setattr(jscc, "leak_check", lambda model, store, **options: model)
-    monkeypatch.setattr(limits, "over_link", lambda *given: {})
+    monkeypatch.setattr(limits, "over_link", lambda *given, **options: {})
     store: Any = None
     measured = jscc.measure(store, "uplink", "cost2100")
     assert {sweep["model"] for sweep in measured["sweeps"].values()} == {"rd-jscc-lite-cost2100-k32"}

@@ -1,20 +1,25 @@
 """The profile code: real payloads, the same integers on both sides, and gain from what it knows of a sample."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from zoo import metrics
 from zoo.covariances import Covariances
 from zoo.errors import ZooError
 from zoo.models import profile_code
 from zoo.models.klt import KLT
-from zoo.models.profile_code import ProfileCode, ProfileCodeConfig
+from zoo.models.profile_code import ProfileCode, ProfileCodeConfig, Sent
 
 SHAPE = (8, 16)
 
 
-def wandering(n, seed=0):
+def wandering(n: int, seed: int = 0) -> Tensor:
     """Samples with one strong delay each, which wanders, and a weaker one behind it; powers over 30 dB."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(n, *SHAPE, dtype=torch.complex64, generator=generator)
@@ -27,12 +32,12 @@ def wandering(n, seed=0):
 
 
 @pytest.fixture(scope="module")
-def code():
+def code() -> ProfileCode:
     config = ProfileCodeConfig(angles=SHAPE[0], delays=SHAPE[1], rate=96, rates=(64, 96), profiles=4, shifts=7)
     return ProfileCode.fit(wandering(1500), config)
 
 
-def test_payloads_have_the_rate_and_say_what_was_decided(code):
+def test_payloads_have_the_rate_and_say_what_was_decided(code: ProfileCode) -> None:
     x = wandering(40, 1)
     for single in code.singles():
         payloads = single.compress(x)
@@ -48,7 +53,7 @@ def test_payloads_have_the_rate_and_say_what_was_decided(code):
         assert (sent.cells != 0).any((1, 2, 3)).all()
 
 
-def test_beats_a_fixed_transform_where_the_support_wanders(code):
+def test_beats_a_fixed_transform_where_the_support_wanders(code: ProfileCode) -> None:
     train, test = wandering(3000).numpy(), wandering(300, 1).numpy()
     klt = KLT.fit(96, Covariances.of([(train, None, train)]))
     errors = {
@@ -58,30 +63,32 @@ def test_beats_a_fixed_transform_where_the_support_wanders(code):
     assert errors["profile"] < errors["klt"] - 3
 
 
-def test_more_bits_less_error(code):
+def test_more_bits_less_error(code: ProfileCode) -> None:
     x = wandering(300, 1).numpy()
     low, high = (metrics.nmse_db(x, single.decompress(single.compress(x))) for single in code.singles())
     assert high < low - 1
 
 
-def test_any_payload_is_decoded(code):
+def test_any_payload_is_decoded(code: ProfileCode) -> None:
     random = np.random.default_rng(0)
     payloads = [random.bytes(12) for _ in range(50)]
     assert np.isfinite(code.at(96).decompress(payloads)).all()
 
 
-def test_nothing_to_say_fits_any_payload(code):
+def test_nothing_to_say_fits_any_payload(code: ProfileCode) -> None:
     x = torch.zeros(2, *SHAPE, dtype=torch.complex64)
     x[1] = 1e-20
     z = code.at(64).decompress(code.at(64).compress(x))
     assert np.abs(z).max() < 1e-3
 
 
-def test_a_code_that_is_too_long_by_a_hair_takes_a_coarser_step(code, monkeypatch):
-    single, tried = code.at(64), []
+def test_a_code_that_is_too_long_by_a_hair_takes_a_coarser_step(
+    code: ProfileCode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    single, tried = code.at(64), list[Tensor]()
     encode = ProfileCode._encode
 
-    def first_never_fits(self, sent, tables):
+    def first_never_fits(self: ProfileCode, sent: Sent, tables: Any) -> Any:
         bits, fits = encode(self, sent, tables)
         tried.append(sent.step.clone())
         return bits, fits & (len(tried) > 1)
@@ -91,14 +98,14 @@ def test_a_code_that_is_too_long_by_a_hair_takes_a_coarser_step(code, monkeypatc
     assert (tried[1] < tried[0]).all()
 
 
-def test_rates_are_codes_of_their_own(code):
+def test_rates_are_codes_of_their_own(code: ProfileCode) -> None:
     assert [single.config.rate for single in code.singles()] == [64, 96]
     assert code.at(64).config.rates == ()
     with pytest.raises(ZooError, match="rate 128 is not one of 64, 96"):
         code.at(128)
 
 
-def test_profiles_need_samples():
+def test_profiles_need_samples() -> None:
     with pytest.raises(ZooError, match="4 profiles take at least 16 samples; there are 10"):
         ProfileCode.fit(wandering(10), ProfileCodeConfig(angles=8, delays=16, profiles=4, shifts=7))
 
@@ -112,6 +119,6 @@ def test_profiles_need_samples():
         ({"shifts": 16}, "under half of the 32 delays"),
     ],
 )
-def test_refuses(fields, said):
+def test_refuses(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         ProfileCodeConfig(**fields)

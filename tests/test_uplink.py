@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -270,6 +272,37 @@ def test_klt_codes_are_measured() -> None:
         assert error > 0.95 * limits.gaussian_distortion(variances, bits) / variances.sum()
 
 
+def code_result(bits: int, nmse_db: float, digest: str, **changed: Any) -> dict[str, Any]:
+    data = {"name": "mine-v1", "recipe_digest": digest}
+    levels = [{"snr_db": None, "nmse_db": nmse_db}]
+    return {
+        "model": f"klt-mine-{bits}b",
+        "bits": bits,
+        "decoder_has_y": False,
+        "side_information": levels,
+        "data": data,
+        **changed,
+    }
+
+
+def test_measured_codes_take_turns_between_their_rates(small_store: Store) -> None:
+    store = data.Store(small_store.path)
+    store.dataset = dataclasses.replace(store.dataset, side_information=False)
+    digest = store.dataset.recipe_digest
+    codes = [code_result(bits, nmse_db, digest) for bits, nmse_db in ((8, -6.0), (4, -3.0))]
+    found = limits.over_link(store, AWGN(1), 4, [0.0, 60.0], codes=codes, channels=3)  # 4 bits, and more than all rates
+    rows = {row["name"]: row["nmse_db"] for row in found["rows"]}
+    assert rows["klt, ergodic"] == pytest.approx([-3.0, -6.0])
+    half = limits.over_link(store, AWGN(1), 2, [0.0], codes=codes, channels=3)  # 2 bits: every other time
+    assert half["rows"][-3]["nmse_db"] == pytest.approx([10 * math.log10((1 + 10**-0.3) / 2)])
+    for wrong, words in (
+        (code_result(8, -6.0, "another"), "results of klt-mine-8b are of mine-v1, not of"),
+        (code_result(8, -6.0, digest, decoder_has_y=True), "klt-mine-8b is no codec of X by the payload alone"),
+    ):
+        with pytest.raises(ZooError, match=words):
+            limits.over_link(store, AWGN(1), 4, [0.0], codes=[wrong])
+
+
 def test_command(small_store: Store, inh_store: Path, zoo_cli: Cli, tmp_path: Path) -> None:
     options = ("--link", "k=4", "--snr", "-10:10:10", "--channel", inh_store, "--out", "l.json", "--quiet")
     told = zoo_cli("limits", small_store.path, *options)
@@ -301,6 +334,9 @@ def test_command(small_store: Store, inh_store: Path, zoo_cli: Cli, tmp_path: Pa
     [
         (("--snr", "5"), "--snr goes with --link"),
         (("--channel", "awgn"), "--channel goes with --link"),
+        (("--code", "klt-cdl-128b"), "--code goes with --link"),
+        (("--link", "k=4", "--code", "klt-cdl-128b"), "klt-cdl-128b is no codec of X by the payload alone"),
+        (("--link", "k=4", "--code", "klt-jscc-cdl-k32"), "klt-jscc-cdl-k32 sends symbols, not bits"),
         (("--link", "k=4", "--bits", "64"), "--bits goes without --link"),
         (("--link", "16"), "'16' is no number of symbols; give k=16, say"),
         (("--link", "k=0"), "'k=0' is no number of symbols"),

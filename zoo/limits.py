@@ -10,7 +10,8 @@ communication", 1948, puts them; what a joint code is held against.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,6 +23,7 @@ from zoo.data import Batch, Store
 from zoo.errors import ZooError
 from zoo.metrics import nmse
 from zoo.models.klt import KLT
+from zoo.registry import family_of
 from zoo.uplink import Channel, capacity_bits
 
 Array1 = NDArray[np.float64]
@@ -228,28 +230,32 @@ def klt_distortion(covariances: Covariances, x: Array, rates: Iterable[int]) -> 
 
 
 def over_link(
-    store: Store, channel: Channel, k: int, snr_db: Sequence[float], *, samples: int = SAMPLES, channels: int = CHANNELS, seed: int = 0,
-    progress: bool = False,
+    store: Store, channel: Channel, k: int, snr_db: Sequence[float], *, codes: Sequence[Mapping[str, Any]] = (), samples: int = SAMPLES,
+    channels: int = CHANNELS, seed: int = 0, progress: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Separation limits: X over k uses of a feedback link, see :func:`separation`.
 
     The Gaussian bound is by covariances of the train split, an error energy over an energy. No code of a Gaussian source with
     these covariances beats its ergodic row; one that knows more of the source than its covariances may. The KLT codes, fitted to the same
     covariances, are measured as models are, on the test split (or val, or train, where a store has no other); between two measured
-    rates, multiples of ``KLT_STEP`` bits, it takes turns between both.
+    rates, multiples of ``KLT_STEP`` bits, it takes turns between both. So does any family of codecs whose results are given; beyond its
+    highest rate it stays as it is.
 
     :param channel: of the link
     :param snr_db: of one antenna
+    :param codes: results of codecs without side information on the same data, as :func:`zoo.results.read` gives them
     :param samples: that covariances are taken of
     :param channels: to average over, the same at every SNR
     :param seed: of the channels
     :param progress: show a bar on stderr if it takes longer than a few seconds
     :returns: JSON-ready: ``rows``, each of a ``name``, ``snr_db``, ``bits`` (the ergodic capacity) and ``nmse_db``; ``capacity``, each of
         a ``name``, ``snr_db`` and ``bits``; and what they are of
-    :raises ZooError: the store cannot be read, or the channel has fewer subcarriers
+    :raises ZooError: the store cannot be read, the channel has fewer subcarriers, or results of other data, or of codecs that do not
+        estimate X by the payload alone
     """
     from tqdm import tqdm
 
+    measured = _by_family(codes, store)
     h = channel.sample(channels, k, torch.Generator().manual_seed(seed))
     carried = [capacity_bits(h, snr) for snr in snr_db]
     found, count = _covariances(store, samples, progress, only_x=True)
@@ -262,8 +268,10 @@ def over_link(
     variances = np.linalg.eigvalsh(found.x)
     curves: dict[str, Callable[[Array1], Array1]] = {
         "Gaussian bound": lambda bits: gaussian_distortion(variances, bits) / variances.sum(),
-        "KLT code": lambda bits: np.interp(bits, rates, errors),
+        "KLT code": partial(_turns, rates, errors),
     }
+    for family, points in measured.items():
+        curves[family] = partial(_turns, list(points), list(points.values()))
     mean = [float(bits.mean()) for bits in carried]
     outages = {f"{100 * share:g} % outage": [float(np.quantile(bits, share)) for bits in carried] for share in OUTAGES}
     rows = []
@@ -282,6 +290,24 @@ def over_link(
         ],
         "rows": rows,
     }  # fmt: skip
+
+
+def _by_family(codes: Sequence[Mapping[str, Any]], store: Store) -> dict[str, dict[float, float]]:
+    """NMSE by bits of codecs' families, from their results; without a bit the estimate is 0."""
+    found: dict[str, dict[float, float]] = {}
+    for result in codes:
+        if "bits" not in result or result["decoder_has_y"] or store.dataset.side_information:
+            raise ZooError(f"{result['model']} is no codec of X by the payload alone; give results of such codecs")
+        if result["data"]["recipe_digest"] != store.dataset.recipe_digest:
+            raise ZooError(f"results of {result['model']} are of {result['data']['name']}, not of {store.dataset.name}")
+        errors = found.setdefault(family_of(result["model"]), {0.0: 1.0})
+        errors[result["bits"]] = 10 ** (result["side_information"][0]["nmse_db"] / 10)
+    return {family: dict(sorted(errors.items())) for family, errors in found.items()}
+
+
+def _turns(rates: Sequence[float], errors: Sequence[float], bits: Array1) -> Array1:
+    """Error of a code that takes turns between measured rates."""
+    return np.interp(bits, rates, errors)
 
 
 def _covariances(store: Store, samples: int, progress: bool, only_x: bool = False) -> tuple[Covariances, int]:

@@ -37,24 +37,27 @@ from zoo.errors import ZooError, unknown
     "--channel", metavar="awgn|rayleigh|rician|STORE", default="rayleigh", show_default=True,
     help="of the link; a STORE as datagen inh --uplink makes them",
 )  # fmt: skip
+@click.option(
+    "--code", "codes", metavar="MODEL", multiple=True, help="and a codec that was measured, in place of the KLT; as often as you like"
+)  # fmt: skip
 @click.option("--out", type=PATH, help="write them to this file too, for zoo plot --limits")
 @JSON
 @QUIET
 @click.pass_context
 def limits(
     ctx: click.Context, store: str | Path, bits: tuple[int, ...], components: int, snr_db: float | None, simulate: bool,
-    symbols: int | None, link_snr: list[float], channel: str, out: Path | None, as_json: bool, quiet: bool,
+    symbols: int | None, link_snr: list[float], channel: str, codes: tuple[str, ...], out: Path | None, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Compute what no code can beat.
 
     Gaussian rate-distortion limits from the covariances of a STORE of datagen. With --link, those of separate source and channel coding:
-    the Gaussian bound, and KLT codes, at the capacity of the link.
+    the Gaussian bound, KLT codes and each --code, at the capacity of the link.
     """
     from zoo import limits as gaussian
     from zoo.data import Simulated, Store
     from zoo.files import put, require_place
 
-    of_links, of_bits = ("link_snr", "channel"), ("bits", "components", "snr_db", "simulate")
+    of_links, of_bits = ("link_snr", "channel", "codes"), ("bits", "components", "snr_db", "simulate")
     for parameter in ctx.command.params:
         if parameter.name in (of_links if symbols is None else of_bits) and _given(ctx, parameter):
             raise ZooError(f"{parameter.opts[0]} goes {'with' if symbols is None else 'without'} --link")
@@ -70,7 +73,8 @@ def limits(
     else:
         from zoo import uplink
 
-        found = gaussian.over_link(opened, uplink.named(channel), symbols, link_snr, progress=not quiet)
+        measured = _results(codes, None, symbols=False) if codes else []
+        found = gaussian.over_link(opened, uplink.named(channel), symbols, link_snr, codes=measured, progress=not quiet)
         found["link"]["channel"] = channel
     text = json.dumps(found, indent=1, allow_nan=False)
     if out is not None:
@@ -175,7 +179,7 @@ def _results(models: Sequence[str], scenario: str | None, symbols: bool) -> list
             raise ZooError(f"{model} has no results; zoo eval makes them")
         if ("points" in read) != symbols:
             sort = "bits, not symbols" if symbols else "symbols, not bits"
-            raise ZooError(f"{model} sends {sort}: there is no place for it in this picture")
+            raise ZooError(f"{model} sends {sort}: there is no place for it here")
         found.append(read)
     return found
 
