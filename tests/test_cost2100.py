@@ -506,3 +506,22 @@ def test_benchmark_runs() -> None:
     results = speed.measure(0.01, 64)
     assert results["environments"]["indoor"]["ratio"] > 0
     assert "samples/s" in speed.markdown(results)
+
+
+@pytest.mark.parametrize("convention", ["official", "physical"])
+def test_a_sample_is_the_sum_of_its_path_maps(convention: str) -> None:
+    recipe = datagen.COST2100Recipe(convention=convention)  # type: ignore[arg-type]
+    x = next(iter(datagen.sample(recipe, range(3))))["X"].numpy()
+    found = cost2100.paths(recipe, cost2100.draw(recipe, "train", range(3)).to(torch.device("cpu")))
+    for index, sample in enumerate(x):
+        amplitude = found.amplitude[found.sample == index]
+        power = amplitude.abs().square().mean(1, keepdim=True)
+        assert power.min() > 0
+        number = np.append((amplitude / power.sqrt()).flatten().numpy(), 1)
+        total = np.tensordot(number, datagen.path_maps(recipe, index), 1)
+        scale = np.vdot(total, sample) / np.vdot(total, total)
+        np.testing.assert_allclose(scale * total, sample, atol=1e-5 * np.abs(sample).max())
+        if convention == "physical":
+            assert scale == pytest.approx(1)
+    with pytest.raises(DatagenError, match="has no sample 100000 in train"):
+        datagen.path_maps(recipe, 100000)

@@ -15,7 +15,15 @@ from tests.conftest import Cli, assert_one_line_error
 from zoo import data
 from zoo.covariances import Covariances, as_arrays
 from zoo.errors import ZooError
-from zoo.limits import from_store, gaussian_distortion, linear, prediction_distortion, velocity_known, water_level
+from zoo.limits import (
+    from_store,
+    gaussian_distortion,
+    linear,
+    paths_known,
+    prediction_distortion,
+    velocity_known,
+    water_level,
+)
 
 BITS = [32, 64, 128, 192, 256, math.inf]
 
@@ -111,6 +119,28 @@ def test_limits_of_a_store_without_side_information(small_store: Store, monkeypa
     (row,) = found["rows"]
     assert row["name"] == "Gaussian, no side information"
     assert row["nmse_db"] == pytest.approx([-14.8, -21.5], abs=1.0)
+
+
+def test_paths_known_by_hand() -> None:
+    white = np.eye(2, 8, dtype=complex).reshape(2, 2, 4)  # two paths in cells of their own
+    one = white[:1]
+    assert paths_known([white], [0, 4, math.inf]) == pytest.approx([1, 2**-2, 0])
+    assert paths_known([one], [4]) == pytest.approx([2**-4])
+    assert paths_known([one, white], [4]) == pytest.approx([(2**-4 + 2**-2) / 2])
+    assert paths_known([np.concatenate((one, one))], [4]) == pytest.approx([2**-4])  # together they are one
+
+
+def test_paths_known_of_a_recipe() -> None:
+    recipe = datagen.COST2100Recipe(train=4, val=0, test=4)
+    maps = data.Simulated(recipe.model_dump(mode="json"), "cpu").path_maps(4)
+    assert maps is not None
+    errors = paths_known(maps, [0, 64, 128, math.inf])
+    assert errors == sorted(errors, reverse=True)
+    assert errors[0] == pytest.approx(1)
+    assert errors[2] < 0.1
+    with pytest.raises(ZooError, match="has 4 samples in test; 5 are asked for"):
+        data.Simulated(recipe.model_dump(mode="json"), "cpu").path_maps(5)
+    assert data.Simulated(None, "cpu").path_maps(1) is None
 
 
 def test_command(small_store: Store, zoo_cli: Cli, tmp_path: Path) -> None:

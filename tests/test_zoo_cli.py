@@ -205,8 +205,11 @@ def test_limits_are_printed_and_kept(
     printed = zoo_cli("limits", small_store.path, *options)
     assert json.loads(printed.stdout)["rows"][0]["bits"] == [32, 64, 128, 192, 256, 320]
     assert asked == [
-        (small_store.path, {"components": 48, "snr_db": 30.0, "progress": False, "statistics": None}),
-        (small_store.path, {"components": 9, "snr_db": None, "progress": True, "statistics": "cdl-c-fdd-v1"}),
+        (small_store.path, {"components": 48, "snr_db": 30.0, "progress": False, "statistics": None, "maps": None}),
+        (
+            small_store.path,
+            {"components": 9, "snr_db": None, "progress": True, "statistics": "cdl-c-fdd-v1", "maps": None},
+        ),
     ]
 
 

@@ -327,6 +327,22 @@ class Simulated:
         except datagen.DatagenError as error:
             raise ZooError(f"{self.dataset.name}: {error}") from None
 
+    def path_maps(self, samples: int, split: str = "test") -> Iterator[NDArray[np.complex64]] | None:
+        """Of the first samples of a split, what each path adds to it, complex [path, angle, delay]; None where paths are no matter of geometry.
+
+        :raises ZooError: the split has fewer samples
+        """
+        import datagen
+
+        recipe = self.recipe
+        if not isinstance(recipe, datagen.COST2100Recipe):
+            return None
+        if samples > recipe.splits[split]:
+            raise ZooError(
+                f"{self.dataset.name} has {recipe.splits[split]} samples in {split}; {samples} are asked for"
+            )
+        return (datagen.path_maps(recipe, index, split) for index in range(samples))
+
     def record(self) -> dict[str, Any]:
         return {
             "name": self.dataset.name,

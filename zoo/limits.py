@@ -33,6 +33,7 @@ CHANNELS = 2000  # of a link, that its separation limits are averaged over
 KLT_SAMPLES = 2000  # that KLT codes are measured on
 KLT_STEP = 16  # bits between the KLT codes that are measured
 OUTAGES = (0.01, 0.1)  # shares of the channels that do not carry the outage capacity
+PATH_SAMPLES = 1000  # that the limit with known paths is averaged over
 VELOCITIES = 50  # of a law's, that the limit with known velocity is averaged over
 
 
@@ -149,6 +150,23 @@ def velocity_known(
     return np.mean(errors, axis=0).tolist()
 
 
+def paths_known(maps: Iterable[Array], bits: Sequence[float]) -> list[float]:
+    """Least error where encoder and decoder are told where the paths of a sample are, and their mean powers, but not their amplitudes: the mean
+    over samples of the Gaussian limit of each.
+
+    No code can tell its decoder the paths for nothing, so that none beats this; how near one can come is not said.
+
+    :param maps: of samples, what each path adds to it at its mean power, complex [path, angle, delay]
+    :param bits: rates
+    :returns: E||X - X^||^2 / E||X||^2 of a sample at each rate, averaged
+    """
+    errors = []
+    for paths in maps:
+        variances = np.linalg.svd(paths.reshape(len(paths), -1), compute_uv=False).astype(np.float64) ** 2
+        errors.append(gaussian_distortion(variances, np.asarray(bits, float)) / variances.sum())
+    return np.mean(errors, axis=0).tolist()
+
+
 def _components(maps: Array) -> Array:
     """Maps of latents to cells [cell, L] as maps to principal components, strongest first, [component, L]."""
     _, singular, turn = np.linalg.svd(maps, full_matrices=False)
@@ -157,7 +175,7 @@ def _components(maps: Array) -> Array:
 
 def from_store(
     store: Store, bits: Sequence[float], *, components: int = 48, snr_db: float | None = 30.0, samples: int = SAMPLES,
-    statistics: Statistics | None = None, progress: bool = False,
+    statistics: Statistics | None = None, maps: Iterable[Array] | None = None, progress: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Limits of a data set, by covariances of its train split and, where it is given, by its law.
 
@@ -166,6 +184,7 @@ def from_store(
     :param snr_db: SNR of Y; None for Y as simulated
     :param samples: the first so many, or all where there are fewer
     :param statistics: law of the samples, for the limit with known velocity
+    :param maps: paths of some samples of X, for the limit with known paths
     :param progress: show a bar on stderr if it takes longer than a few seconds
     :returns: JSON-ready: ``rows``, each of a ``name``, ``bits`` and ``nmse_db``, and what they are of
     :raises ZooError: the store cannot be read
@@ -181,6 +200,8 @@ def from_store(
         }
     if statistics is not None:
         rows["velocity known"] = velocity_known(statistics, bits, None if snr_db is not None else components, snr_db)
+    if maps is not None:
+        rows["paths known"] = paths_known(maps, bits)
     return {
         "data": _data(store, count),
         "components": components, "side_information_snr_db": snr_db,

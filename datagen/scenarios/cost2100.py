@@ -436,9 +436,7 @@ def multipath(recipe: COST2100Recipe, index: int, split: str = "train") -> Multi
     :param split: ``train``, ``val`` or ``test``
     :raises DatagenError: there is no such sample
     """
-    size = recipe.splits.get(split, 0)
-    if not 0 <= index < size:
-        raise DatagenError(f"{recipe.label} has no sample {index} in {split}; it has {size} there, counted from 0")
+    _require_sample(recipe, index, split)
     found = paths(recipe, draw(recipe, split, [index]).to(torch.device("cpu")))
     own = found.sample == 0
     size = found.delay_s.shape[1]
@@ -457,6 +455,38 @@ def multipath(recipe: COST2100Recipe, index: int, split: str = "train") -> Multi
     kind, cluster, delay, amplitude, azimuth_bs, azimuth_ue = (column[order] for column in columns)
     x, y = found.user_m[0].tolist()
     return Multipath(kind, cluster, delay, amplitude, azimuth_bs, azimuth_ue, (x, y))
+
+
+def path_maps(recipe: COST2100Recipe, index: int, split: str = "train") -> NDArray[np.complex64]:
+    """What each path adds to a sample at the root mean square of its amplitude, its delay and angles being given.
+
+    The paths of a cluster share its power alike, so that a sample is the sum of independent circular normal numbers of unit variance times
+    these maps, up to its own scale and to the clusters' power being exact; the number of the line of sight has a modulus of one.
+
+    :param recipe: what is simulated
+    :param index: sample of the split
+    :param split: ``train``, ``val`` or ``test``
+    :returns: complex64 [path, angle, delay], the line of sight last
+    :raises DatagenError: there is no such sample
+    """
+    _require_sample(recipe, index, split)
+    device = torch.device("cpu")
+    found = paths(recipe, draw(recipe, split, [index]).to(device))
+    own = found.sample == 0
+    mean = found.amplitude[own].abs().square().mean(1, keepdim=True).sqrt().expand(-1, found.amplitude.shape[1])
+    official = recipe.convention == "official"
+    cos, los_cos = (found.cos_ue, -found.los_cos_bs) if official else (found.cos_bs, found.los_cos_bs)
+    engine = ClosedForm(recipe, device)
+    return engine.maps(
+        torch.cat([found.delay_s[own].flatten(), found.los_delay_s]), torch.cat([cos[own].flatten(), los_cos]),
+        torch.cat([mean.flatten(), found.los_amplitude]).to(torch.complex128),
+    ).numpy()  # fmt: skip
+
+
+def _require_sample(recipe: COST2100Recipe, index: int, split: str) -> None:
+    size = recipe.splits.get(split, 0)
+    if not 0 <= index < size:
+        raise DatagenError(f"{recipe.label} has no sample {index} in {split}; it has {size} there, counted from 0")
 
 
 def centre_hz(recipe: COST2100Recipe) -> float:
@@ -526,9 +556,7 @@ class ClosedForm:
         """The angular-delay matrices of n samples whose paths lie one after the other, complex64 [n, angle, delay]."""
         n, cells = len(starts) - 1, self.cell.shape
         out = torch.empty(n, *cells, dtype=torch.complex64, device=self.device)
-        delay, cosine, amplitude = los
-        angles, taps, weight = self._separate(delay, cosine, amplitude)
-        line_of_sight = weight[:, None, None] * (self.angles(*angles)[:, :, None] * self.taps(*taps)[:, None, :])
+        line_of_sight = self._apart(*los)
         angles, taps, weight = self._separate(*scattered)
         parts = (*angles, *taps, torch.view_as_real(weight))
         for first in range(0, n, TOGETHER):
@@ -540,6 +568,15 @@ class ClosedForm:
                 product = left[start:end].T @ right[start:end]
                 out[i] = torch.complex(product[: cells[0]], product[cells[0] :])
         return (out + line_of_sight) * self.cell
+
+    def maps(self, delay: Tensor, cosine: Tensor, amplitude: Tensor) -> Tensor:
+        """What each of P paths adds to the angular-delay matrix of its sample, complex64 [P, angle, delay]."""
+        return self._apart(delay, cosine, amplitude) * self.cell
+
+    def _apart(self, delay: Tensor, cosine: Tensor, amplitude: Tensor) -> Tensor:
+        """The same without the phases of the cells."""
+        angles, taps, weight = self._separate(delay, cosine, amplitude)
+        return weight[:, None, None] * (self.angles(*angles)[:, :, None] * self.taps(*taps)[:, None, :])
 
     def _separate(self, delay: Tensor, cosine: Tensor, amplitude: Tensor) -> tuple[Shift, Shift, Tensor]:
         """Arguments of both kernels and the complex weight of each path, complex64 [P]."""

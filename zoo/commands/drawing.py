@@ -25,7 +25,9 @@ from zoo.errors import ZooError, unknown
 @click.option(
     "--side-information-snr", "snr_db", type=Snr(), metavar="DB|none", default="30", show_default=True, help="of Y"
 )  # fmt: skip
-@click.option("--simulate", is_flag=True, help="and the limit with known velocity, by the law of the store's recipe")
+@click.option(
+    "--simulate", is_flag=True, help="and the limit with known velocity (cdl) or known paths (cost2100), by the store's recipe"
+)  # fmt: skip
 @click.option(
     "--link", "symbols", type=Link(), metavar="k=N", help="over a feedback link instead: N symbols a sample, at --snr"
 )
@@ -65,10 +67,11 @@ def limits(
         require_place(out)
     opened = Store(store)
     if symbols is None:
-        law = Simulated(opened.recipe, "cpu").statistics() if simulate else None
+        law = Simulated(opened.recipe, "cpu") if simulate else None
+        maps = None if law is None else law.path_maps(gaussian.PATH_SAMPLES)
         found = gaussian.from_store(
             opened, sorted(set(bits)), components=components, snr_db=snr_db, progress=not quiet,
-            statistics=law,
+            statistics=law.statistics() if law is not None and maps is None else None, maps=maps,
         )  # fmt: skip
     else:
         from zoo import uplink
