@@ -41,8 +41,10 @@ CODE = "profile-code"  # family of codecs that an ideal channel code is put behi
 BOUNDS = ("Gaussian bound, instantaneous", "KLT code, instantaneous", f"{CODE}, instantaneous")
 
 
-def measure(store: Store, uplink: str, scenario: str, samples: int = SAMPLES) -> dict[str, Any]:
-    """Limits of each rate, and curves at one rate and SNR, of the models of a scenario."""
+def measure(
+    store: Store, uplink: str, scenario: str, samples: int = SAMPLES, band: str | None = None
+) -> dict[str, Any]:
+    """Limits of each rate, and curves at one rate and SNR, of the models of a scenario; over the whole band too, where it is kept."""
     common: dict[str, Any] = {
         "samples": samples,
         "symbols": (K,),
@@ -58,6 +60,10 @@ def measure(store: Store, uplink: str, scenario: str, samples: int = SAMPLES) ->
     }  # fmt: skip
     office = evaluate_jscc(models[FAMILY], store, **common, channel=uplink, steps=(2,))["points"]
     sweeps["over office channels with line of sight"] = {"model": models[FAMILY], "column": "steps", "points": office}
+    if band is not None:
+        whole = {**common, "snr_db": SNRS_DB, "steps": (2,), "domain": "spatial-frequency"}
+        points = evaluate_jscc(models[FAMILY], Store(band), **whole)["points"]
+        sweeps["SNR [dB], error over the whole band"] = {"model": models[FAMILY], "column": "snr_db", "points": points}
     names = registry.list_models(f"{CODE}-{scenario}-*b")
     codes = [result for name in names if (result := results.read(registry.WEIGHTS / name)) is not None]
     bounds = [limits.over_link(store, Rayleigh(flat=False), k, SNRS_DB, codes=codes) for k in RATES]
@@ -143,10 +149,14 @@ def main() -> None:
     parser.add_argument("store", help="of the data set that the models are of")
     parser.add_argument("uplink", help="of feedback channels")
     parser.add_argument("--scenario", default=SCENARIO, help="data set's part of the models' names")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="of the curves")
+    parser.add_argument(
+        "--band", help="the same test samples with the whole band kept, for NMSE in the spatial-frequency domain"
+    )
     parser.add_argument("--picture", type=Path, help="draw NMSE over SNR")
     given = parser.parse_args()
     found = released(given.scenario, symbols=True)
-    measured = measure(Store(given.store), given.uplink, given.scenario)
+    measured = measure(Store(given.store), given.uplink, given.scenario, given.samples, given.band)
     publish(__file__, given, measured, markdown(found, measured), given.scenario)
     if given.picture is not None:
         draw(found, measured, given.picture)

@@ -133,6 +133,25 @@ def test_sweeps_are_of_the_models_of_the_scenario(collection: Path, monkeypatch:
     assert len(measured["sweeps"]) == 4
 
 
+def test_the_whole_band_is_a_sweep_where_it_is_kept(collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, Any, dict[str, Any]]] = []
+
+    def evaluated(model: str, store: Any, **options: Any) -> dict[str, Any]:
+        asked.append((model, store, options))
+        return {"points": []}
+
+    monkeypatch.setattr(jscc, "Store", lambda path: path)
+    monkeypatch.setattr(jscc, "evaluate_jscc", evaluated)
+    monkeypatch.setattr(jscc, "leak_check", lambda *given, **options: {})
+    monkeypatch.setattr(limits, "over_link", lambda *given, **options: {})
+    store: Any = "crop.zarr"
+    found = jscc.measure(store, "uplink", "cost2100", 7, "band.zarr")
+    [(model, _, options)] = [given for given in asked if given[1] == "band.zarr"]
+    assert found["sweeps"]["SNR [dB], error over the whole band"]["model"] == model
+    assert (options["domain"], options["samples"], options["snr_db"]) == ("spatial-frequency", 7, SNRS_DB)
+    assert all("domain" not in given[2] for given in asked if given[1] == store)
+
+
 def test_each_scenario_has_its_place(collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     (tmp_path / "limits-cost2100.json").write_text(json.dumps(LIMITS))

@@ -77,7 +77,9 @@ class ProfileCodeConfig(CodecConfig):
         if self.rates and (
             self.rate not in self.rates or len(set(self.rates)) < len(self.rates) or min(self.rates) < 64
         ):
-            raise ValueError(f"rates {self.rates} must hold rate {self.rate}, each once, 64 and up")
+            raise ValueError(
+                f"rates {self.rates} must hold rate {self.rate}, each once, 64 and up; [] for one rate alone"
+            )
         if 2 * self.shifts >= self.delays:
             raise ValueError(f"shifts {self.shifts} must be under half of the {self.delays} delays")
         return self
