@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
-from benchmarks import jscc, models, tables
+from benchmarks import ablation, jscc, models, tables
 from benchmarks.released import missing, released, remark
+from datagen import generate
 from scripts import plan
-from tests.conftest import Cli, assert_one_line_error
+from tests.conftest import Cli, assert_one_line_error, small_recipe
 from zoo import limits, registry
+from zoo.data import Cached, Store
 from zoo.evaluate_jscc import SNRS_DB
+from zoo.train import Trainer
 
 OUTDOOR = {
     "name": "cost2100-outdoor-v1", "scenario": "cost2100", "recipe_digest": "sha256:0", "split": "test", "samples": 500
@@ -185,3 +188,51 @@ def test_pictures_are_of_one_data_set(collection: Path, zoo_cli: Cli, tmp_path: 
     ):
         assert_one_line_error(zoo_cli("plot", *arguments, "--out", "none.png"), 2, words)
     assert not (tmp_path / "none.png").exists()
+
+
+# what departures from the paper are worth ------------------------------------------------------------------------------------
+
+
+def test_variants_differ_from_their_base_in_one_thing_and_one_is_shipped() -> None:
+    for name, (_, base, change, _) in ablation.VARIANTS.items():
+        assert len(change) == (base is not None)
+        if base is not None:
+            [(key, value)] = change.items()
+            assert ablation.differences(base).get(key) != value
+            assert ablation.differences(name)[key] == value
+    shipped = registry.read_config(registry.WEIGHTS / "gd-csi-lite-cdl-128b")["recipe"]["codec"]
+    assert json.loads(json.dumps(ablation.recipe("D", 10, {}).codec)) == shipped
+
+
+def test_ablation_trains_measures_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = generate(small_recipe(train=32, val=8, test=8), tmp_path / "store.zarr", shard_samples=256)
+    store, tiny = Store(made.path), {"codec.width": 4, "codec.multipliers": (1, 2), "training.batch": 8}
+    results = ablation.measure(store, 2, 8, tmp_path / "runs", 0.0, tiny)
+    rows, table = results["variants"], ablation.markdown(results)
+    assert list(rows) == list(ablation.VARIANTS)
+    assert [cells(table, name)[-1] != "" for name in rows] == [True] * 7
+    assert cells(table, "A")[0] == "as in the paper"
+    assert cells(table, "C")[:4] == ["B decoded in one call, weights as they are", "64, 128, 192, 256", "eq. (7)", "1"]
+    gain = rows["C"]["rates"]["128"]["nmse_db"] - rows["B"]["rates"]["128"]["nmse_db"]
+    assert cells(table, "C")[5] == f"{gain:+.2f} to B"
+    assert gain != 0
+    assert cells(table, "E")[1:4] == ["128", "decoder's error", "1"]
+    assert "for 2 steps (the recipe has 10000) of 8 samples, 16 in all" in table
+    digests = {name: {rate: one["weights_sha256"] for rate, one in row["rates"].items()} for name, row in rows.items()}
+    assert digests["B"] == digests["C"] != digests["D"]
+    assert (rows["D"]["config"]["side_information"], rows["F"]["config"]["side_information"]) == (True, False)
+    assert (rows["D"]["config"]["norm"], rows["G"]["config"]["norm"]) == ("element", "channel")
+
+    monkeypatch.delattr(Trainer, "update")  # no step is left
+    source = Cached(store, "cpu", 16, 0)
+    again = ablation.make("D", ablation.recipe("D", 2, tiny), source, tmp_path / "runs")
+    assert [registry.read_config(path)["weights_sha256"] for path in again] == list(digests["D"].values())
+
+
+@pytest.mark.parametrize("file", [*tables.RESULTS.glob("ablation.json")], ids=str)
+def test_readme_has_the_ablation_as_measured(file: Path) -> None:
+    results = json.loads(file.read_text())
+    root = Path(models.__file__).parent.parent
+    assert ablation.markdown(results) in (root / "README.md").read_text()
+    manifest = json.loads((root / "manifests/datasets/cdl-c-fdd-v1.json").read_text())
+    assert results["data"]["recipe_digest"] == manifest["recipe_digest"]

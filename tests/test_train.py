@@ -250,6 +250,16 @@ def test_fitted_families_go_through_the_same_door(source: data.Cached, tmp_path:
     assert not zoo.load(alone).config.side_information
 
 
+@pytest.mark.parametrize(("name", "changes"), [("csinet", SMALL), ("crnet", SMALL), ("gd-csi", TINY)])
+def test_codecs_may_leave_the_side_information_of_a_data_set(
+    name: str, changes: dict[str, Any], source: data.Cached, tmp_path: Path
+) -> None:
+    recipe = config.load(name, {**changes, "codec.side_information": False})
+    (path,) = train(recipe, source, tmp_path / "run", progress=False)
+    assert not zoo.load(path).config.side_information
+    assert training_speed(recipe, source, "cpu", seconds=0.1)["steps_per_second"]["plain"] > 0
+
+
 def test_a_time_budget_bends_the_learning_rate_and_ends_the_run(source: data.Cached, tmp_path: Path) -> None:
     recipe = config.load("csinet", {**SMALL, "training.steps": 10**6})
     train(recipe, source, tmp_path / "run", progress=False, max_minutes=2 / 60)

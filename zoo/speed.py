@@ -13,11 +13,11 @@ from torch import nn
 
 from zoo.bench import finished, macs
 from zoo.config import Recipe
-from zoo.data import Source, noisy
+from zoo.data import Source
 from zoo.devices import fast_products
 from zoo.errors import ZooError
 from zoo.models.base import Network
-from zoo.train import Place, Trainer, build
+from zoo.train import Place, Trainer, build, side_information
 
 WARM_UP = 3  # steps that are not timed: they compile, and choose kernels
 PEAK_FLOPS = {  # dense bfloat16, by a part of the device's name; the first that fits counts
@@ -84,7 +84,7 @@ def _plain(recipe: Recipe, source: Source, device: str, seconds: float) -> tuple
 
     def step() -> None:
         batch = next(batches)
-        y = None if batch.y is None else noisy(batch.y, training.side_information_snr_db, generator)
+        y = side_information(codec, batch, training, generator)
         x, z, y = (None if array is None else codec.to_image(array) for array in (batch.x, batch.z, y))
         assert x is not None
         assert z is not None

@@ -284,7 +284,7 @@ class Trainer:
         :returns: loss, and what the codec has to say of it
         """
         generator.manual_seed((self.training.seed << 32) + self.step)
-        y = None if batch.y is None else noisy(batch.y, self.training.side_information_snr_db, generator)
+        y = side_information(self.codec, batch, self.training, generator)
         draws = self.codec.draws(len(batch.x), generator)
         mine = slice(self.rank * len(batch.x) // self.world, (self.rank + 1) * len(batch.x) // self.world)
         x, z, y = (None if array is None else self.codec.to_image(array[mine]) for array in (batch.x, batch.z, y))
@@ -363,7 +363,7 @@ class Trainer:
         began = time.perf_counter()
         batch = self.source.validation(self.training.validation_samples)
         generator = torch.Generator(self.device).manual_seed(0)
-        y = None if batch.y is None else noisy(batch.y, self.training.side_information_snr_db, generator)
+        y = side_information(self.codec, batch, self.training, generator)
         estimate, rate = self.average.trial(batch.x, y)
         self.validating += time.perf_counter() - began
         nmse_db = metrics.nmse_db(getattr(batch, self.average.target).cpu().numpy(), estimate.cpu().numpy())
@@ -401,6 +401,15 @@ class Trainer:
                 for key, value in tensors.items()
                 if key.startswith(f"adam/{name}/")
             }
+
+
+def side_information(
+    codec: Network[Any], batch: Batch, training: Training, generator: torch.Generator
+) -> Tensor | None:
+    """Y as a receiver measures it; None where the model takes none."""
+    if batch.y is None or not codec.takes_y:
+        return None
+    return noisy(batch.y, training.side_information_snr_db, generator)
 
 
 def _groups(codec: nn.Module) -> list[dict[str, Any]]:
