@@ -175,10 +175,8 @@ def require_fit(codec: Model[Any], store: Store, name: str) -> None:
 
 
 def parameter_count(codec: nn.Module) -> int:
-    """Numbers that training has set; a codec that is fitted in closed form has them in buffers."""
-    weights: list[Tensor] = [*codec.parameters()] or [
-        buffer for buffer in codec.buffers() if buffer.is_floating_point()
-    ]
+    """Numbers that training has set; a codec that is fitted in closed form has them in buffers, integers among them."""
+    weights: list[Tensor] = [*codec.parameters()] or [*codec.buffers()]
     return sum(weight.numel() for weight in weights)
 
 
