@@ -9,9 +9,9 @@ latent follows. Here the support costs bits and is paid for: a profile out of a 
 A cell's probabilities go by that power over the squared step and by the neighbours that were coded before it. A sample takes the
 finest step at which its code fits the payload. Everything the decoder's probabilities rest on is integer, so that every machine decodes alike.
 
-Sources: classified transform coding, W. H. Chen and C. H. Smith, IEEE Trans. Communications 1977; gain-adapted classes of spectra as in
-F. Itakura and S. Saito's distance, A. Buzo et al., IEEE Trans. ASSP 1980; probabilities by neighbours, D. Marpe et al., "Context-based adaptive binary
-arithmetic coding in the H.264/AVC video compression standard", IEEE Trans. CSVT 2003.
+Sources: W. H. Chen and C. H. Smith, "Adaptive coding of monochrome and color images", IEEE Trans. Communications 1977 (classes, each with its
+allocation of bits); D. Marpe, H. Schwarz and T. Wiegand, "Context-based adaptive binary arithmetic coding in the H.264/AVC video compression
+standard", IEEE Trans. CSVT 2003 (probabilities by neighbours).
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from torch import Tensor
 from zoo.config import explain
 from zoo.errors import ZooError
 from zoo.models.base import Codec, CodecConfig, Fitted
+from zoo.nn import profiles
 from zoo.nn.arithmetic import TOTAL, Decoder, Encoder, Integers, cumulative, frequencies
+from zoo.nn.profiles import PER_OCTAVE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,18 +40,13 @@ if TYPE_CHECKING:
 
 SAMPLES = 24_000  # that it is fitted on, unless the recipe says otherwise
 CODED_SAMPLES = 4096  # of them, that probabilities are counted in
-ROUNDS = 6  # of the profiles' fit
 PASSES = 5  # of the probabilities' fit
-FLOOR = 0.02  # least power of a cell in a profile, its mean being 1
 
-PER_OCTAVE = 4  # levels: powers and squared steps are whole quarters of an octave
 ENERGIES = 64  # half octaves of a sample's power about the data set's, the mean at half of it
 STEPS = 128  # quarter octaves of the squared step, coarse to fine
 COARSEST = 65  # quarter octaves, squared, of the coarsest step over a sample's power: no cell is coded
-RATIOS, BELOW = (
-    40,
-    24,
-)  # levels of a cell's power over the squared step that are told apart; cells under -BELOW are not coded
+RATIOS = 40  # levels of a cell's power over the squared step that are told apart
+BELOW = 24  # of them under zero; cells under these are not coded
 ACTIVITY = (1, 2, 3, 5, 8)  # weighted magnitudes of a cell's neighbours that bound its contexts
 CONTEXTS = len(ACTIVITY) + 1
 LARGEST = 7  # magnitude of an integer
@@ -67,8 +64,8 @@ class ProfileCodeConfig(CodecConfig):
     side_information: bool = False
     rate: int = Field(128, ge=64, description="bits of a payload")
     rates: tuple[int, ...] = Field((), description="rates that share the profiles; empty: `rate` alone")
-    profiles: int = Field(512, ge=1, le=4096, description="power profiles to choose from")
-    shifts: int = Field(8, ge=0, description="delays that a profile may be moved by, in either direction")
+    profiles: int = Field(512, ge=2, le=4096, description="power profiles to choose from")
+    shifts: int = Field(8, ge=1, description="delays that a profile may be moved by, in either direction")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -167,9 +164,9 @@ class ProfileCode(Codec[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
         power = x.abs().square().double()
         mean = power.mean((1, 2)).clamp(min=1e-30)
         energy = (2 * mean.log2()).round().long().add(ENERGIES // 2).clamp(0, ENERGIES - 1)
-        ranked = self._likeliest(
-            (power / mean[:, None, None]).float(), 1 + max(rank for rank, _ in ATTEMPTS[:attempts])
-        )
+        prior = self.profile_frequency.cpu()[:, None].float() * self.shift_frequency.cpu().float()
+        ranks = 1 + max(rank for rank, _ in ATTEMPTS[:attempts])
+        ranked = profiles.likeliest(self.levels.cpu(), prior, (power / mean[:, None, None]).float(), ranks)
         image = torch.stack((x.real, x.imag), 1).float()
         low, high = torch.zeros_like(energy), torch.full_like(energy, STEPS - 1) if finest is None else finest
         best, least = None, power.sum((1, 2)).float()
@@ -234,19 +231,6 @@ class ProfileCode(Codec[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
         error = torch.where(kept, error, lost).sum((1, 2)) * width.square()
         return cells.to(torch.int16), bits.sum((1, 2)), error
 
-    def _likeliest(self, power: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Profiles and shifts under which complex Gaussian cells are likeliest, by powers [n, angle, delay] of mean 1: [n, count] each."""
-        shifts = 2 * self.config.shifts + 1
-        profiles = torch.arange(self.config.profiles).repeat_interleave(shifts)
-        level = (
-            self._levels(profiles, torch.arange(shifts).repeat(self.config.profiles)).flatten(1).float() / PER_OCTAVE
-        )
-        prior = (self.profile_frequency.float().log()[:, None] + self.shift_frequency.float().log()).flatten()
-        score = prior - level.sum(1) * np.log(2)
-        inverse = torch.exp2(-level).T.contiguous()
-        found = torch.cat([(score - part @ inverse).topk(count, 1).indices for part in power.flatten(1).split(512)])
-        return found // shifts, found % shifts
-
     # both ----------------------------------------------------------------------------------------------------------------
 
     @property
@@ -255,10 +239,7 @@ class ProfileCode(Codec[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
 
     def _levels(self, profile: Tensor, shift: Tensor) -> Tensor:
         """Of each sample's cells, [n, angle, delay], integer."""
-        delays = torch.arange(self.config.delays)
-        source = (delays - (shift - self.config.shifts)[:, None]) % self.config.delays
-        level = self.levels.cpu()[profile].long()
-        return level.gather(2, source[:, None].expand_as(level))
+        return profiles.moved(self.levels.cpu()[profile].long(), shift - self.config.shifts)
 
     def _width(self, energy: Tensor, step: Tensor) -> Tensor:
         """Quantiser steps in units of the scale, [n]."""
@@ -375,32 +356,14 @@ class ProfileCode(Codec[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
         code = cls(config)
         power = x.abs().square()
         code.scale.copy_(power.mean().sqrt())
-        code._fit_profiles(power / power.mean((1, 2), keepdim=True), torch.Generator().manual_seed(seed))
+        unit = power / power.mean((1, 2), keepdim=True)
+        found = profiles.fit(unit, config.profiles, config.shifts, torch.Generator().manual_seed(seed))
+        code.levels.copy_(found[0])
+        for table, members in zip((code.profile_frequency, code.shift_frequency), found[1:], strict=True):
+            table.copy_(torch.from_numpy(frequencies(members.numpy() + 1.0)))
         for number, rate in enumerate(config.shared):
             code._fit_probabilities(number, rate, x[:CODED_SAMPLES])
         return code
-
-    def _fit_profiles(self, power: Tensor, generator: torch.Generator) -> None:
-        """Profiles and shifts by alternate choice and averaging, in the distance of Itakura and Saito, from random samples on."""
-        profiles, shifts = self.config.profiles, 2 * self.config.shifts + 1
-        mean = power.mean(0)
-        rows = torch.randperm(len(power), generator=generator)[:profiles]
-        profile = 0.8 * _smooth(power[rows], 2) + 0.15 * mean + 0.05
-        for _ in range(ROUNDS):
-            self.levels.copy_((PER_OCTAVE * profile.clamp(min=FLOOR).log2()).round().clamp(-128, 127))
-            which, shift = (found[:, 0] for found in self._likeliest(power, 1))
-            total = torch.zeros(profiles, *power.shape[1:])
-            for move in range(shifts):
-                chosen = shift == move
-                total.index_add_(0, which[chosen], power[chosen].roll(self.config.shifts - move, 2))
-            count = torch.bincount(which, minlength=profiles).float()
-            profile = (0.85 * total + 0.15 * _smooth(total, 1) + 2 * (0.3 * mean + 0.05)) / (count[:, None, None] + 2)
-            unused = count < 3
-            rows = torch.randperm(len(power), generator=generator)[: int(unused.sum())]
-            profile[unused] = 0.8 * _smooth(power[rows], 2) + 0.15 * mean + 0.05
-            for name, found, size in (("profile", which, profiles), ("shift", shift, shifts)):
-                weights = torch.bincount(found, minlength=size).double() + 1
-                self.get_buffer(f"{name}_frequency").copy_(torch.from_numpy(frequencies(weights.numpy())))
 
     def _fit_probabilities(self, number: int, rate: int, x: Tensor) -> None:
         """Of one rate: from a Laplacian guess on, code samples and count."""
@@ -475,13 +438,6 @@ def _activity(cells: Tensor) -> Tensor:
     angles, delays = torch.arange(cells.shape[2])[:, None], torch.arange(cells.shape[3])
     found: Tensor = _context(_neighbours(magnitude, angles, delays))
     return found
-
-
-def _smooth(power: Tensor, reach: int) -> Tensor:
-    """Mean over neighbouring cells, the margins wrapped: [n, angle, delay]."""
-    size = 2 * reach + 1
-    wrapped = torch.nn.functional.pad(power[:, None], (reach,) * 4, mode="circular")
-    return torch.nn.functional.avg_pool2d(wrapped, size, 1)[:, 0]
 
 
 def _spread(count: NDArray[np.float64]) -> NDArray[np.float64]:
