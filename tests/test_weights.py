@@ -190,3 +190,21 @@ def test_better_codecs_are_better() -> None:
     grid = [level[f"klt-grid-cdl-{rate}b"] for rate in RATES["klt-grid"]]
     assert grid == sorted(grid, reverse=True)
     assert level["klt-grid-cdl-128b"] < -9.02  # GD-CSI's published figure at this rate
+
+
+def test_on_cost2100_the_support_is_worth_its_bits() -> None:
+    """What the README says of the profile code: below every other model there by 3 dB from 128 bits on, and below the Gaussian limit."""
+    level = {
+        (registry.family_of(result["model"]), models.column(result["bits"])): result["side_information"][0]["nmse_db"]
+        for result in released("cost2100", symbols=False)
+    }
+    rows = {row["name"]: row for row in plot.read_limits(results_file("limits", "cost2100"))["rows"]}
+    for rate in (128, 192, 256, 320):
+        others = [nmse_db for (family, bits), nmse_db in level.items() if bits == rate and family != "profile-code"]
+        assert level["profile-code", rate] < min(others) - 3
+        gaussian, known = (rows[name] for name in ("Gaussian, no side information", "paths known"))
+        assert (
+            known["nmse_db"][known["bits"].index(rate)]
+            < level["profile-code", rate]
+            < gaussian["nmse_db"][gaussian["bits"].index(rate)]
+        )
