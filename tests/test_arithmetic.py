@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from zoo.nn.arithmetic import TOTAL, Decoder, Encoder, cumulative, frequencies
+from zoo.nn.arithmetic import MOST, TOTAL, Decoder, Encoder, cumulative, frequencies, number_bits
 
 SAMPLES, SYMBOLS, ALPHABET = 60, 200, 9
 Streams = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
@@ -76,3 +76,18 @@ def test_a_stream_of_certainties_takes_no_bit() -> None:
     assert fits.all()
     assert not encoder.length.any()
     assert not bits.any()
+
+
+def test_numbers_of_any_size_come_back() -> None:
+    numbers = np.array([0, 1, 2, 3, 6, 7, 100, MOST - 1, MOST])
+    rows = np.arange(len(numbers))
+    encoder = Encoder(len(numbers), 64)
+    for _ in range(2):
+        encoder.put_number(rows, numbers)
+    bits, fits = encoder.finish()
+    assert fits.all()
+    assert (encoder.length <= 2 * number_bits(numbers)).all()
+    decoder = Decoder(bits)
+    for _ in range(2):
+        assert (decoder.get_number(rows) == numbers).all()
+    assert number_bits(np.array([0, 1, 2, MOST])).tolist() == [1, 3, 3, 20]

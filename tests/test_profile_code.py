@@ -43,11 +43,9 @@ def test_payloads_have_the_rate_and_say_what_was_decided(code: ProfileCode) -> N
         payloads = single.compress(x)
         assert {len(payload) for payload in payloads} == {single.config.rate // 8}
         sent = single.decide(x)
-        magnitude = single.centroid[0][
-            profile_code._ratio(single._levels(sent.profile, sent.shift), sent.step).clamp(min=0)[:, None],
-            sent.cells.abs().long(),
-        ]
-        image = magnitude * sent.cells.sign() * single._width(sent.energy, sent.step)[:, None, None, None]
+        ratio = profile_code._ratio(single._levels(sent.profile, sent.shift), sent.step)
+        values = single._values(sent.cells, ratio)
+        image = values * single._width(sent.energy, sent.step)[:, None, None, None]
         expected = torch.complex(image[:, 0], image[:, 1]) * single.scale
         torch.testing.assert_close(torch.from_numpy(single.decompress(payloads)), expected)
         assert (sent.cells != 0).any((1, 2, 3)).all()
@@ -67,6 +65,15 @@ def test_more_bits_less_error(code: ProfileCode) -> None:
     x = wandering(300, 1).numpy()
     low, high = (metrics.nmse_db(x, single.decompress(single.compress(x))) for single in code.singles())
     assert high < low - 1
+
+
+def test_cells_far_above_the_others_are_not_cut(code: ProfileCode) -> None:
+    x = 1e-3 * wandering(20, 1)
+    x[:, 3, 5] = 100.0
+    single = code.at(96)
+    z = single.decompress(single.compress(x))
+    assert int(single.decide(x).cells.abs().max()) > profile_code.LARGEST
+    assert metrics.nmse_db(x.numpy(), z) < -25
 
 
 def test_any_payload_is_decoded(code: ProfileCode) -> None:

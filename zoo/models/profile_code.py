@@ -29,7 +29,7 @@ from zoo.config import explain
 from zoo.errors import ZooError
 from zoo.models.base import Codec, CodecConfig, Fitted
 from zoo.nn import profiles
-from zoo.nn.arithmetic import TOTAL, Decoder, Encoder, Integers, cumulative, frequencies
+from zoo.nn.arithmetic import MOST, TOTAL, Decoder, Encoder, Integers, cumulative, frequencies, number_bits
 from zoo.nn.profiles import PER_OCTAVE
 
 if TYPE_CHECKING:
@@ -49,12 +49,13 @@ RATIOS = 40  # levels of a cell's power over the squared step that are told apar
 BELOW = 24  # of them under zero; cells under these are not coded
 ACTIVITY = (1, 2, 3, 5, 8)  # weighted magnitudes of a cell's neighbours that bound its contexts
 CONTEXTS = len(ACTIVITY) + 1
-LARGEST = 7  # magnitude of an integer
+LARGEST = 7  # magnitude that has a symbol of its own; what exceeds it follows as a number
 SIDE = 2 * LARGEST + 1
 EMPTY = LARGEST * SIDE + LARGEST  # the symbol of a cell that is zero
 ATTEMPTS = (  # of the encoder: rank of the profile by likelihood; what is added in rounding, squared steps that a bit is worth
     (0, (0.35, 0.12)), (1, (0.35, 0.12)), (2, (0.35, 0.12)), (0, (0.35, 0.2)), (0, (0.2, 0.12)),
 )  # fmt: skip
+NUMBER_BITS = torch.from_numpy(number_bits(np.arange(MOST + 1)))  # of what exceeds LARGEST
 REACH = 4  # steps about that of the first attempt that further ones try
 
 
@@ -188,7 +189,8 @@ class ProfileCode(Codec[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
     def _refine(
         self, sent: Sent, image: Tensor, finest: Tensor, rounding: float, worth: float, error: Tensor | None
     ) -> Tensor:
-        """Move samples from steps that are too coarse or unknown to the finest that their payload can take: errors, [n].
+        """Move samples from steps that are too coarse or unknown towards the finest that their payload can take, where that leaves less error:
+        the errors, [n].
 
         :param error: at the steps that they have, or None if those may not fit
         """
@@ -196,14 +198,15 @@ class ProfileCode(Codec[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
         cost = [-(table[value] / TOTAL).log2() for table, value in zip(header, sent.header, strict=True)]
         room = self.config.rate - 1 - torch.stack(cost[:3]).sum(0)
         error = torch.full_like(room, torch.inf) if error is None else error.clone()
-        low, high = sent.step, finest.clone()
+        low, high = sent.step.clone(), finest.clone()
         while (between := low < high).any():
             step = (low + high + 1) // 2
             cells, bits, lost = self._quantise(image, level, sent.energy, step, rounding, worth)
             fits = between & (bits - (header[3][step] / TOTAL).log2() <= room)
-            sent.cells[fits], error, low = cells[fits], torch.where(fits, lost, error), torch.where(fits, step, low)
+            better = fits & (lost < error)
+            sent.cells[better], sent.step[better] = cells[better], step[better]
+            error, low = torch.where(better, lost, error), torch.where(fits, step, low)
             high = torch.where(between & ~fits, step - 1, high)
-        sent.step = low
         return error
 
     def _quantise(
@@ -219,15 +222,15 @@ class ProfileCode(Codec[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
         ratio = _ratio(level, step)
         coded = ratio >= 0
         ratio = ratio.clamp(min=0)
-        cells = (u.sign() * (u.abs() + rounding).floor()).clamp(-LARGEST, LARGEST) * coded[:, None]
+        cells = (u.sign() * (u.abs() + rounding).floor()).clamp(-LARGEST - MOST, LARGEST + MOST) * coded[:, None]
         price = -(self.cell_frequency[number].cpu().float() / TOTAL).log2().flatten()
         place = (ratio * CONTEXTS + _activity(cells)) * SIDE * SIDE
-        bits, empty = price[place + _symbol(cells)], price[place + EMPTY]
-        value = self.centroid[number].cpu()[ratio[:, None], cells.abs().long()] * cells.sign()
+        bits, empty = price[place + _symbol(cells)] + _beyond(cells), price[place + EMPTY]
+        value = self._values(cells, ratio)
         error, lost = (u - value).square().sum(1), u.square().sum(1)
         kept = (error + worth * bits < lost + worth * empty) & coded
         cells = cells * kept[:, None]
-        bits = price[(ratio * CONTEXTS + _activity(cells)) * SIDE * SIDE + _symbol(cells)] * coded
+        bits = (price[(ratio * CONTEXTS + _activity(cells)) * SIDE * SIDE + _symbol(cells)] + _beyond(cells)) * coded
         error = torch.where(kept, error, lost).sum((1, 2)) * width.square()
         return cells.to(torch.int16), bits.sum((1, 2)), error
 
@@ -240,6 +243,12 @@ class ProfileCode(Codec[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
     def _levels(self, profile: Tensor, shift: Tensor) -> Tensor:
         """Of each sample's cells, [n, angle, delay], integer."""
         return profiles.moved(self.levels.cpu()[profile].long(), shift - self.config.shifts)
+
+    def _values(self, cells: Tensor, ratio: Tensor) -> Tensor:
+        """What integers stand for, in steps: of either sign the centroid of its magnitude, [n, 2, angle, delay]."""
+        magnitude = cells.abs().long()
+        centroid = self.centroid[self._number].cpu()[ratio.clamp(min=0)[:, None], magnitude.clamp(max=LARGEST)]
+        return (centroid + _excess(magnitude)) * cells.sign()
 
     def _width(self, energy: Tensor, step: Tensor) -> Tensor:
         """Quantiser steps in units of the scale, [n]."""
@@ -271,12 +280,17 @@ class ProfileCode(Codec[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
         ratio = _ratio(self._levels(sent.profile, sent.shift), sent.step)
         context = (ratio.clamp(min=0) * CONTEXTS + _activity(sent.cells)).numpy()
         symbol, coded = _symbol(sent.cells).numpy(), (ratio >= 0).numpy()
+        magnitude = sent.cells.abs().long().numpy()
         for delay in range(self.config.delays):
             for angle in range(self.config.angles):
                 rows = np.flatnonzero(coded[:, angle, delay])
                 if len(rows):
                     which, value = context[rows, angle, delay], symbol[rows, angle, delay]
                     encoder.put(rows, table[which, value], table[which, value + 1])
+                    for part in magnitude[rows, 0, angle, delay], magnitude[rows, 1, angle, delay]:
+                        large = part >= LARGEST
+                        if large.any():
+                            encoder.put_number(rows[large], part[large] - LARGEST)
         return encoder.finish()
 
     # base station --------------------------------------------------------------------------------------------------------
@@ -301,12 +315,15 @@ class ProfileCode(Codec[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
                     continue
                 context = level[rows, angle, delay] + _context(_neighbours(magnitude[rows], angle, delay))
                 symbol = decoder.get(rows, table[context])
-                real, imaginary = symbol // SIDE - LARGEST, symbol % SIDE - LARGEST
-                pair[rows, 0, angle, delay], pair[rows, 1, angle, delay] = real, imaginary
-                magnitude[rows, angle + 2, delay + 1] = np.minimum(np.abs(real) + np.abs(imaginary), 4)
+                parts = symbol // SIDE - LARGEST, symbol % SIDE - LARGEST
+                magnitude[rows, angle + 2, delay + 1] = np.minimum(np.abs(parts[0]) + np.abs(parts[1]), 4)
+                for axis, part in enumerate(parts):
+                    large = np.abs(part) == LARGEST
+                    if large.any():
+                        part[large] += np.sign(part[large]) * decoder.get_number(rows[large])
+                    pair[rows, axis, angle, delay] = part
         cells = torch.from_numpy(pair)
-        value = self.centroid.cpu()[self._number][ratio.clamp(min=0)[:, None], cells.abs()] * cells.sign()
-        image = value * self._width(energy, step)[:, None, None, None]
+        image = self._values(cells, ratio) * self._width(energy, step)[:, None, None, None]
         return (torch.complex(image[:, 0], image[:, 1]).to(self.device) * self.scale).to(self.complex_dtype)
 
     def singles(self) -> Sequence[ProfileCode]:
@@ -386,7 +403,8 @@ class ProfileCode(Codec[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
         """Probabilities and centroids from what was coded of samples."""
         ratio = _ratio(self._levels(sent.profile, sent.shift), sent.step)
         coded = ratio >= 0
-        real, imaginary = sent.cells[:, 0][coded].abs().long(), sent.cells[:, 1][coded].abs().long()
+        near = sent.cells.abs().long().clamp(max=LARGEST)
+        real, imaginary = near[:, 0][coded], near[:, 1][coded]
         context = (ratio * CONTEXTS + _activity(sent.cells))[coded]
         side = LARGEST + 1
         count = torch.bincount((context * side + real) * side + imaginary, minlength=RATIOS * CONTEXTS * side * side)
@@ -401,9 +419,12 @@ class ProfileCode(Codec[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
             torch.view_as_real(x / self.scale).permute(0, 3, 1, 2)
             / self._width(sent.energy, sent.step)[:, None, None, None]
         )
-        magnitude, integer = (u * sent.cells.sign()).float(), sent.cells.abs().long()
-        place = (ratio.clamp(min=0)[:, None] * side + integer)[coded[:, None].expand_as(integer)]
-        total = torch.zeros(RATIOS * side).index_add_(0, place, magnitude[coded[:, None].expand_as(integer)])
+        magnitude, of_coded = (
+            (u * sent.cells.sign()).float() - _excess(sent.cells.abs().long()),
+            coded[:, None].expand_as(near),
+        )
+        place = (ratio.clamp(min=0)[:, None] * side + near)[of_coded]
+        total = torch.zeros(RATIOS * side).index_add_(0, place, magnitude[of_coded])
         times = torch.bincount(place, minlength=RATIOS * side).float()
         usual = torch.arange(side).float().repeat(RATIOS)
         centroid = ((total + 5 * usual) / (times + 5)).view(RATIOS, side)
@@ -417,8 +438,21 @@ def _ratio(level: Tensor, step: Tensor) -> Tensor:
 
 
 def _symbol(cells: Tensor) -> Tensor:
-    """(re, im) as one number, [n, angle, delay]."""
-    return (cells[:, 0].long() + LARGEST) * SIDE + cells[:, 1].long() + LARGEST
+    """(re, im) as one number, as far as there are symbols, [n, angle, delay]."""
+    near = cells.long().clamp(-LARGEST, LARGEST) + LARGEST
+    return near[:, 0] * SIDE + near[:, 1]
+
+
+def _excess(magnitude: Tensor) -> Tensor:
+    """Of magnitudes, over the largest that has a symbol."""
+    return (magnitude - LARGEST).clamp(min=0)
+
+
+def _beyond(cells: Tensor) -> Tensor:
+    """Bits of what follows the symbols of large magnitudes, [n, angle, delay]."""
+    magnitude = cells.abs().long()
+    taken: Tensor = NUMBER_BITS[_excess(magnitude)] * (magnitude >= LARGEST)
+    return taken.sum(1)
 
 
 def _neighbours(magnitude: Any, angle: Any, delay: Any) -> Any:

@@ -15,6 +15,8 @@ TOTAL_BITS = 15  # frequencies of an alphabet add up to 2^15
 TOTAL = 1 << TOTAL_BITS
 REGISTER = 32
 TOP, HALF, QUARTER = (1 << REGISTER) - 1, 1 << (REGISTER - 1), 1 << (REGISTER - 2)
+LONGEST = 10  # binary digits behind the first of a number that is coded without an alphabet
+MOST = (2 << LONGEST) - 2  # such a number
 
 Integers = NDArray[np.int64]
 
@@ -35,6 +37,12 @@ def frequencies(weights: NDArray[np.floating]) -> Integers:
 def cumulative(frequency: Integers) -> Integers:
     """Where each symbol of an alphabet begins, and the end: [..., symbol] to [..., symbol + 1]."""
     return np.concatenate((np.zeros_like(frequency[..., :1]), frequency.cumsum(-1)), -1)
+
+
+def number_bits(number: NDArray[np.integer]) -> Integers:
+    """Bits that numbers take when they are coded without an alphabet."""
+    digits = np.frexp(number + 1.0)[1].astype(np.int64) - 1
+    return digits + np.minimum(digits + 1, LONGEST)
 
 
 class Interval:
@@ -86,6 +94,20 @@ class Encoder(Interval):
             self.low[narrow] -= QUARTER
             self.high[narrow] -= QUARTER
             self.widen(rows := np.concatenate((known, narrow)))
+
+    def put_number(self, rows: Integers, number: Integers) -> None:
+        """Code a number, 0 to :data:`MOST`, of each of some samples by even chances, in :func:`number_bits` bits (Elias' gamma code)."""
+        value = number + 1
+        digits = np.frexp(value.astype(np.float64))[1] - 1
+        for place in range(LONGEST):
+            here = digits >= place  # how many digits follow: a 1 for each, then a 0
+            self._put_bit(rows[here], (digits[here] > place).astype(np.int64))
+        for place in reversed(range(LONGEST)):
+            here = digits > place
+            self._put_bit(rows[here], value[here] >> place & 1)
+
+    def _put_bit(self, rows: Integers, bit: Integers) -> None:
+        self.put(rows, bit * (TOTAL // 2), (bit + 1) * (TOTAL // 2))
 
     def finish(self) -> tuple[Integers, NDArray[np.bool_]]:
         """End all streams. A decoder takes what is behind an end for zeros.
@@ -143,6 +165,21 @@ class Decoder(Interval):
             self.widen(rows := np.concatenate((known, narrow)))
             self._read(rows)
         return symbol
+
+    def get_number(self, rows: Integers) -> Integers:
+        """What :meth:`Encoder.put_number` has coded of each of some samples."""
+        digits, going = np.zeros(len(rows), np.int64), np.arange(len(rows))
+        for _ in range(LONGEST):
+            going = going[self._get_bit(rows[going]) == 1]
+            digits[going] += 1
+        value = np.ones(len(rows), np.int64)
+        for place in reversed(range(LONGEST)):
+            here = np.flatnonzero(digits > place)
+            value[here] = value[here] << 1 | self._get_bit(rows[here])
+        return value - 1
+
+    def _get_bit(self, rows: Integers) -> Integers:
+        return self.get(rows, np.broadcast_to(np.array([0, TOTAL // 2, TOTAL]), (len(rows), 3)))
 
     def _read(self, rows: Integers) -> None:
         """Another bit into the register."""
