@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from zoo import metrics
+import datagen
+import zoo
+from zoo import config, data, metrics
+from zoo.checkpoint import check
 from zoo.covariances import Covariances
 from zoo.errors import ZooError
 from zoo.models import profile_code
 from zoo.models.klt import KLT
 from zoo.models.profile_code import ProfileCode, ProfileCodeConfig, Sent
+from zoo.train import train
 
 SHAPE = (8, 16)
 
@@ -129,3 +134,20 @@ def test_profiles_need_samples() -> None:
 def test_refuses(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         ProfileCodeConfig(**fields)
+
+
+def test_is_fitted_and_shipped_like_any_family(tmp_path: Path) -> None:
+    small = {"codec.profiles": 8, "codec.rates": [64, 96], "codec.rate": 96, "training.samples": 64}
+    recipe = config.load("profile-code", small)
+    outdoor = datagen.COST2100Recipe(train=64, val=4, test=8)
+    paths = train(recipe, data.Simulated(outdoor.model_dump(mode="json"), "cpu"), tmp_path / "run", progress=False)
+    assert [path.name for path in paths] == ["profile-code-cost2100-64b", "profile-code-cost2100-96b"]
+    x = next(iter(datagen.sample(outdoor, range(8), "test")))["X"]
+    for path in paths:
+        codec = zoo.load(path)
+        assert check(path, codec) == 0
+        assert metrics.nmse_db(x.numpy(), codec.decompress(codec.compress(x))) < -0.5
+    cdl = config.load("profile-code", {**small, "codec.side_information": False})
+    with pytest.raises(ZooError, match="profile-code estimates X; the target of cdl-c-fdd-v1 is Z"):
+        train(cdl, data.Simulated(None, "cpu"), tmp_path / "other", progress=False)
+    assert not (tmp_path / "other").exists()
