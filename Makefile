@@ -32,6 +32,7 @@ bench: $(VENV)/.installed  ## the tables of the README, by way of benchmarks/res
 	$(BIN)/python benchmarks/codecs.py --readme README.md
 	$(BIN)/python benchmarks/models.py --readme README.md --picture benchmarks/results/rd.png
 	$(BIN)/python benchmarks/models.py --scenario cost2100 --readme README.md --picture benchmarks/results/rd-cost2100.png
+	$(BIN)/python benchmarks/models.py --scenario inh --readme README.md --picture benchmarks/results/rd-inh.png
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
