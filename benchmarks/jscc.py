@@ -17,9 +17,9 @@ from typing import Any
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from benchmarks.released import MISSING, missing, released, remark
+from benchmarks.released import MISSING, missing, of_family, released, remark
 from benchmarks.tables import SCENARIO, arguments, publish
-from zoo import limits, plot, registry, results
+from zoo import limits, plot, registry
 from zoo.data import Store
 from zoo.evaluate_jscc import SNRS_DB, evaluate_jscc, leak_check
 from zoo.uplink import Rayleigh
@@ -64,8 +64,7 @@ def measure(
         whole = {**common, "snr_db": SNRS_DB, "steps": (2,), "domain": "spatial-frequency"}
         points = evaluate_jscc(models[FAMILY], Store(band), **whole)["points"]
         sweeps["SNR [dB], error over the whole band"] = {"model": models[FAMILY], "column": "snr_db", "points": points}
-    names = registry.list_models(f"{CODE}-{scenario}-*b")
-    codes = [result for name in names if (result := results.read(registry.WEIGHTS / name)) is not None]
+    codes = of_family(CODE, scenario, symbols=False)
     bounds = [limits.over_link(store, Rayleigh(flat=False), k, SNRS_DB, codes=codes) for k in RATES]
     leak = leak_check(models[FAMILY], store, samples=samples, k=K, snr_db=SNR_DB)
     return {"samples": samples, "limits": bounds, "sweeps": sweeps, "leak_check": leak}

@@ -21,14 +21,19 @@ def released(scenario: str, symbols: bool) -> list[dict[str, Any]]:
 
     :raises SystemExit: there are none
     """
-    names = registry.list_models(f"*-{scenario}-{'k*' if symbols else '*b'}")
-    found = [results.read(registry.WEIGHTS / name) for name in names]
+    found = of_family("*", scenario, symbols)
     if not found:
         there = dict.fromkeys(map(registry.scenario_of, registry.list_models()))
         raise SystemExit(
             f"no models of {scenario!r} send {'symbols' if symbols else 'payloads'}; there are {', '.join(there)}"
         )
-    return [result for result in found if result is not None]
+    return found
+
+
+def of_family(family: str, scenario: str, symbols: bool) -> list[dict[str, Any]]:
+    """The same of a family, or of all that match it; none where there are none."""
+    names = registry.list_models(f"{family}-{scenario}-{'k*' if symbols else '*b'}")
+    return [result for name in names if (result := results.read(registry.WEIGHTS / name)) is not None]
 
 
 def missing(found: Sequence[dict[str, Any]]) -> dict[str, int]:

@@ -297,6 +297,10 @@ def test_measured_codes_take_turns_between_their_rates(small_store: Store) -> No
     assert half["rows"][-3]["nmse_db"] == pytest.approx([10 * math.log10((1 + 10**-0.3) / 2)])
     for wrong, words in (
         (code_result(8, -6.0, "another"), "results of klt-mine-8b are of mine-v1, not of"),
+        (
+            code_result(8, -6.0, digest, domain="spatial-frequency"),
+            "are of the spatial-frequency domain; limits are of",
+        ),
         (code_result(8, -6.0, digest, decoder_has_y=True), "klt-mine-8b is no codec of X by the payload alone"),
     ):
         with pytest.raises(ZooError, match=words):

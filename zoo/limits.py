@@ -24,6 +24,7 @@ from zoo.errors import ZooError
 from zoo.metrics import nmse
 from zoo.models.klt import KLT
 from zoo.registry import family_of
+from zoo.results import domain
 from zoo.uplink import Channel, capacity_bits
 
 Array1 = NDArray[np.float64]
@@ -321,6 +322,10 @@ def _by_family(codes: Sequence[Mapping[str, Any]], store: Store) -> dict[str, di
             raise ZooError(f"{result['model']} is no codec of X by the payload alone; give results of such codecs")
         if result["data"]["recipe_digest"] != store.dataset.recipe_digest:
             raise ZooError(f"results of {result['model']} are of {result['data']['name']}, not of {store.dataset.name}")
+        if domain(result) != "angular-delay":
+            raise ZooError(
+                f"results of {result['model']} are of the {domain(result)} domain; limits are of the angular-delay domain"
+            )
         errors = found.setdefault(family_of(result["model"]), {0.0: 1.0})
         errors[result["bits"]] = 10 ** (result["side_information"][0]["nmse_db"] / 10)
     return {family: dict(sorted(errors.items())) for family, errors in found.items()}

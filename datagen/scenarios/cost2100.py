@@ -474,9 +474,8 @@ def path_maps(recipe: COST2100Recipe, index: int, split: str = "train") -> NDArr
     found = paths(recipe, draw(recipe, split, [index]).to(device))
     own = found.sample == 0
     mean = found.amplitude[own].abs().square().mean(1, keepdim=True).sqrt().expand(-1, found.amplitude.shape[1])
-    official = recipe.convention == "official"
-    cos, los_cos = (found.cos_ue, -found.los_cos_bs) if official else (found.cos_bs, found.los_cos_bs)
     engine = ClosedForm(recipe, device)
+    cos, los_cos = engine.cosines(found)
     return engine.maps(
         torch.cat([found.delay_s[own].flatten(), found.los_delay_s]), torch.cat([cos[own].flatten(), los_cos]),
         torch.cat([mean.flatten(), found.los_amplitude]).to(torch.complex128),
@@ -538,8 +537,7 @@ class ClosedForm:
         :returns: X complex64 [n, antennas, crop_taps], and with ``keep_band`` H complex64 [n, antennas, keep_band]
         """
         recipe, found = self.recipe, paths(self.recipe, draws.to(self.device))
-        n, official = len(found.user_m), recipe.convention == "official"
-        cos, los_cos = (found.cos_ue, -found.los_cos_bs) if official else (found.cos_bs, found.los_cos_bs)
+        n, (cos, los_cos) = len(found.user_m), self.cosines(found)
         scattered = found.delay_s.flatten(), cos.flatten(), found.amplitude.flatten()
         los = found.los_delay_s, los_cos, found.los_amplitude.to(torch.complex128)
         ends = torch.bincount(found.sample, minlength=n + 1)[:n].cumsum(0) * cos.shape[1]
@@ -547,10 +545,16 @@ class ClosedForm:
         arrays = {"X": self._crop(scattered, los, starts)}
         if recipe.keep_band:
             arrays["H"] = self._band(scattered, los, starts)
-        if official:
+        if recipe.convention == "official":
             scale = 0.5 / arrays["X"].abs().amax((1, 2), keepdim=True)
             arrays = {name: array * scale for name, array in arrays.items()}
         return arrays
+
+    def cosines(self, found: Paths) -> tuple[Tensor, Tensor]:
+        """Of the azimuths that the array's response is made of, of clusters' paths and of the line of sight: arrival where the official files have it."""
+        if self.recipe.convention == "official":
+            return found.cos_ue, -found.los_cos_bs
+        return found.cos_bs, found.los_cos_bs
 
     def _crop(self, scattered: Flat, los: Flat, starts: list[int]) -> Tensor:
         """The angular-delay matrices of n samples whose paths lie one after the other, complex64 [n, angle, delay]."""

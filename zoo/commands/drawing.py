@@ -40,7 +40,7 @@ from zoo.errors import ZooError, unknown
     help="of the link; a STORE as datagen inh --uplink makes them",
 )  # fmt: skip
 @click.option(
-    "--code", "codes", metavar="MODEL", multiple=True, help="and a codec that was measured, in place of the KLT; as often as you like"
+    "--code", "codes", metavar="MODEL", multiple=True, help="and a codec that was measured, beside the KLT codes; as often as you like"
 )  # fmt: skip
 @click.option("--out", type=PATH, help="write them to this file too, for zoo plot --limits")
 @JSON

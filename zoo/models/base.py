@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from zoo.errors import ZooError
@@ -39,8 +39,27 @@ class CodecConfig(ModelConfig):
     side_information: bool = Field(True, description="the decoder is given Y")
 
 
+class MultiRateConfig(CodecConfig):
+    """Of a codec whose rates may share what it has learnt."""
+
+    rate: int = Field(128, description="bits of a payload")
+    rates: tuple[int, ...] = Field((), description="rates that share the model; empty: `rate` alone")
+
+    @model_validator(mode="after")
+    def _holds_its_rate(self) -> Self:
+        if self.rates and (self.rate not in self.rates or len(set(self.rates)) < len(self.rates)):
+            raise ValueError(f"rates {self.rates} must hold rate {self.rate}, each once; [] for one rate alone")
+        return self
+
+    @property
+    def shared(self) -> tuple[int, ...]:
+        """All rates that this model serves."""
+        return self.rates or (self.rate,)
+
+
 M = TypeVar("M", bound=ModelConfig)
 C = TypeVar("C", bound=CodecConfig)
+R = TypeVar("R", bound=MultiRateConfig)
 
 
 class Model(nn.Module, Generic[M]):
@@ -250,6 +269,28 @@ class Codec(Model[C]):
         shape = (self.config.angles, self.config.delays)
         z = torch.cat(parts) if parts else torch.zeros(0, *shape, dtype=self.complex_dtype, device=self.device)
         return z if isinstance(side_information, Tensor) else z.cpu().numpy()
+
+
+class MultiRate(Codec[R]):
+    """A codec of several rates, each of which is shipped as a codec of its own."""
+
+    def singles(self) -> Sequence[Self]:
+        return [self.at(rate) for rate in self.config.shared]
+
+    def at(self, rate: int) -> Self:
+        """The codec of one rate alone, with the same weights.
+
+        :raises ZooError: a rate that this one does not serve
+        """
+        if rate not in self.config.shared:
+            raise ZooError(f"rate {rate} is not one of {', '.join(map(str, self.config.shared))}")
+        single = type(self)(self.config.model_copy(update={"rate": rate, "rates": ()}))
+        single.load_state_dict(self._weights_of(rate))
+        return single.to(self.device, self.scale.dtype)
+
+    @abstractmethod
+    def _weights_of(self, rate: int) -> dict[str, Tensor]:
+        """State of the codec of one rate alone."""
 
 
 class Network(Model[M]):

@@ -17,8 +17,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from zoo.errors import ZooError
-from zoo.models.base import Codec, CodecConfig, NetworkCodec, energy, relative_error
+from zoo.models.base import MultiRate, MultiRateConfig, NetworkCodec, energy, relative_error
 from zoo.nn.diffusion import add_noise, cosine_alpha_bar, sample
 from zoo.nn.quantise import Codebook
 from zoo.nn.unet import Down, Norm, UNet, Unit, Up
@@ -28,11 +27,9 @@ MAX_WEIGHT = 5.0  # of a time in the loss
 CLIP = 1.0  # estimates inside the sampler, in units of `scale`
 
 
-class GDCSIConfig(CodecConfig):
+class GDCSIConfig(MultiRateConfig):
     """Sizes of the paper are the defaults."""
 
-    rate: int = Field(128, description="bits of a payload")
-    rates: tuple[int, ...] = Field((), description="rates that share the network; empty: `rate` alone")
     width: int = Field(64, ge=4, description="channels of the U-Net at full size and of the encoder's first unit")
     multipliers: tuple[int, ...] = Field((1, 2, 3, 4), min_length=2, description="channels of each scale, times width")
     norm: Norm = Field("element", description="layer normalisation over (C, H, W) or over C")
@@ -60,19 +57,12 @@ class GDCSIConfig(CodecConfig):
         for rate in (self.rate, *self.rates):
             if rate < self.positions or rate % self.positions or rate > 16 * self.positions:
                 raise ValueError(f"rate {rate} must be a multiple of {self.positions}, at most {16 * self.positions}")
-        if self.rates and (self.rate not in self.rates or len(set(self.rates)) < len(self.rates)):
-            raise ValueError(f"rates {self.rates} must hold rate {self.rate}, each once")
         return self
 
     @property
     def positions(self) -> int:
         """Codes of a payload."""
         return self.angles // 4 * (self.delays // 4)
-
-    @property
-    def shared(self) -> tuple[int, ...]:
-        """All rates that this network serves."""
-        return self.rates or (self.rate,)
 
 
 class Rate(nn.Module):
@@ -86,7 +76,7 @@ class Rate(nn.Module):
         self.unit = Unit(wide, config.width, size, config.norm)
 
 
-class GDCSI(NetworkCodec[GDCSIConfig]):
+class GDCSI(MultiRate[GDCSIConfig], NetworkCodec[GDCSIConfig]):
     """Families ``gd-csi`` (one rate) and ``gd-csi-multirate``. 15.19 M parameters at the default sizes without side information."""
 
     Config = GDCSIConfig
@@ -200,17 +190,7 @@ class GDCSI(NetworkCodec[GDCSIConfig]):
         loss = (error + self.config.codebook_weight * codebook).mean()  # eq. (7), every sample over its energy
         return loss, {"error": error.mean(), "codebook": codebook.mean()}
 
-    def singles(self) -> list[Codec[GDCSIConfig]]:
-        return [self.at(rate) for rate in self.config.shared]
-
-    def at(self, rate: int) -> GDCSI:
-        """The codec of one rate alone, with the same weights: what a multi-rate network ships.
-
-        :raises ZooError: a rate that this network does not serve
-        """
-        if rate not in self.config.shared:
-            raise ZooError(f"rate {rate} is not one of {', '.join(map(str, self.config.shared))}")
-        single = GDCSI(self.config.model_copy(update={"rate": rate, "rates": ()}))
+    def _weights_of(self, rate: int) -> dict[str, Tensor]:
         weights = {
             name: value
             for name, value in self.state_dict().items()
@@ -218,5 +198,4 @@ class GDCSI(NetworkCodec[GDCSIConfig]):
         }
         if self.embedding is not None:  # the rate's embedding is a constant beside the time's: part of its last bias
             weights["unet.time.2.bias"] = weights["unet.time.2.bias"] + self._shift(rate, 1)[0]  # type: ignore[index]
-        single.load_state_dict(weights)
-        return single.to(self.device, self.scale.dtype)
+        return weights

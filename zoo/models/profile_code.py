@@ -27,14 +27,12 @@ from torch import Tensor
 
 from zoo.config import explain
 from zoo.errors import ZooError
-from zoo.models.base import Codec, CodecConfig, Fitted
+from zoo.models.base import Fitted, MultiRate, MultiRateConfig
 from zoo.nn import profiles
 from zoo.nn.arithmetic import MOST, TOTAL, Decoder, Encoder, Integers, cumulative, frequencies, number_bits
 from zoo.nn.profiles import PER_OCTAVE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from zoo.config import Training
     from zoo.data import Source
 
@@ -56,15 +54,15 @@ ATTEMPTS = (  # of the encoder: rank of the profile by likelihood; what is added
     (0, (0.35, 0.12)), (1, (0.35, 0.12)), (2, (0.35, 0.12)), (0, (0.35, 0.2)), (0, (0.2, 0.12)),
 )  # fmt: skip
 NUMBER_BITS = torch.from_numpy(number_bits(np.arange(MOST + 1)))  # of what exceeds LARGEST
+OF_RATE = ("energy_frequency", "step_frequency", "cell_frequency", "centroid")  # buffers that each rate has for itself
 REACH = 4  # steps about that of the first attempt that further ones try
 
 
-class ProfileCodeConfig(CodecConfig):
+class ProfileCodeConfig(MultiRateConfig):
     """It estimates X, by the payload alone."""
 
     side_information: bool = False
     rate: int = Field(128, ge=64, description="bits of a payload")
-    rates: tuple[int, ...] = Field((), description="rates that share the profiles; empty: `rate` alone")
     profiles: int = Field(512, ge=2, le=4096, description="power profiles to choose from")
     shifts: int = Field(8, ge=1, description="delays that a profile may be moved by, in either direction")
 
@@ -72,20 +70,11 @@ class ProfileCodeConfig(CodecConfig):
     def _fits(self) -> Self:
         if self.side_information:
             raise ValueError("side_information must be false: this code estimates X by the payload alone")
-        if self.rates and (
-            self.rate not in self.rates or len(set(self.rates)) < len(self.rates) or min(self.rates) < 64
-        ):
-            raise ValueError(
-                f"rates {self.rates} must hold rate {self.rate}, each once, 64 and up; [] for one rate alone"
-            )
+        if min(self.shared) < 64:
+            raise ValueError(f"rates {self.rates} must be 64 and up")
         if 2 * self.shifts >= self.delays:
             raise ValueError(f"shifts {self.shifts} must be under half of the {self.delays} delays")
         return self
-
-    @property
-    def shared(self) -> tuple[int, ...]:
-        """All rates that the profiles serve."""
-        return self.rates or (self.rate,)
 
 
 @dataclass
@@ -108,7 +97,7 @@ class Sent:
         return self.profile, self.shift, self.energy, self.step
 
 
-class ProfileCode(Codec[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
+class ProfileCode(MultiRate[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
     """Family ``profile-code``."""
 
     Config = ProfileCodeConfig
@@ -263,11 +252,11 @@ class ProfileCode(Codec[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
             self.energy_frequency[self._number],
             self.step_frequency[self._number],
         )
-        return tuple(row.cpu().float() for row in rows)
+        return tuple(row.cpu().long() for row in rows)
 
     def _tables(self) -> tuple[list[Integers], Integers]:
         """Cumulative frequencies: of the header's symbols, and of the cells [context, symbol + 1]."""
-        header = [cumulative(row.numpy().astype(np.int64)) for row in self._header()]
+        header = [cumulative(row.numpy()) for row in self._header()]
         cells = self.cell_frequency[self._number].cpu().numpy().astype(np.int64).reshape(-1, SIDE * SIDE)
         return header, cumulative(cells)
 
@@ -326,23 +315,11 @@ class ProfileCode(Codec[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
         image = self._values(cells, ratio) * self._width(energy, step)[:, None, None, None]
         return (torch.complex(image[:, 0], image[:, 1]).to(self.device) * self.scale).to(self.complex_dtype)
 
-    def singles(self) -> Sequence[ProfileCode]:
-        return [self.at(rate) for rate in self.config.shared]
-
-    def at(self, rate: int) -> ProfileCode:
-        """The code of one rate alone.
-
-        :raises ZooError: a rate that it was not fitted for
-        """
-        if rate not in self.config.shared:
-            raise ZooError(f"rate {rate} is not one of {', '.join(map(str, self.config.shared))}")
+    def _weights_of(self, rate: int) -> dict[str, Tensor]:
         number = self.config.shared.index(rate)
-        single = ProfileCode(self.config.model_copy(update={"rate": rate, "rates": ()}))
-        own = ("energy_frequency", "step_frequency", "cell_frequency", "centroid")
-        single.load_state_dict({
-            name: value[number : number + 1] if name in own else value for name, value in self.state_dict().items()
-        })  # fmt: skip
-        return single
+        return {
+            name: value[number : number + 1] if name in OF_RATE else value for name, value in self.state_dict().items()
+        }
 
     # the fit -------------------------------------------------------------------------------------------------------------
 
@@ -396,7 +373,7 @@ class ProfileCode(Codec[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
             at.energy_frequency.copy_(torch.from_numpy(frequencies(energies + 0.1))[None])
             at.step_frequency.copy_(torch.from_numpy(frequencies(_spread(steps) + 0.1))[None])
             at._count(sent, x, guess)
-        for name in ("energy_frequency", "step_frequency", "cell_frequency", "centroid"):
+        for name in OF_RATE:
             self.get_buffer(name)[number] = at.get_buffer(name)[0]
 
     def _count(self, sent: Sent, x: Tensor, guess: NDArray[np.float64]) -> None:
