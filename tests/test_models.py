@@ -13,6 +13,7 @@ from tests.zoo_fixtures import NETWORKS, samples, untrained
 from zoo.errors import ZooError
 from zoo.models.csinet import CsiNet, ScalarConfig
 from zoo.models.gdcsi import GDCSI, GDCSIConfig
+from zoo.models.gdcsi.unet import UNetBackbone
 from zoo.nn.quantise import Codebook, straight_through, uniform_codes, uniform_values
 from zoo.nn.unet import Norm
 
@@ -28,7 +29,7 @@ def relative(estimate: Any, reference: Any) -> float:
 # payloads --------------------------------------------------------------------------------------------------------------------
 
 RATES = [(family, rate) for family in ("csinet", "crnet") for rate in (66, 132, 192, 258)]
-RATES += [("gd-csi", rate) for rate in (64, 128, 192, 256, 320)]
+RATES += [(family, rate) for family in ("gd-csi", "gd-csi-paper") for rate in (64, 128, 192, 256, 320)]
 
 
 @pytest.mark.parametrize(("family", "rate"), RATES)
@@ -92,6 +93,8 @@ def test_side_information_and_payload_both_reach_the_estimate(family: str) -> No
     assert relative(z[2], z[0]) > 1e-4
 
 
+OWN = {"target": "x", "side_information": False}  # the UE's own sample, by the payload alone
+
 # bad input -------------------------------------------------------------------------------------------------------------------
 
 GOOD = samples(2).numpy()
@@ -146,6 +149,22 @@ def test_payloads_of_another_rate_are_refused(family: str) -> None:
         (GDCSIConfig, {"kernel": 4}, "kernel 4 must be odd"),
         (GDCSIConfig, {"delays": 20}, "multiples of 8"),
         (GDCSIConfig, {"widht": 64}, "Extra inputs are not permitted"),
+        (GDCSIConfig, {"align": True}, 'go with backbone = "dense"'),
+        (GDCSIConfig, {"backbone": "dense", "effort": 1}, "effort 1 must be 0"),
+        (GDCSIConfig, {"backbone": "dense", "taps": 33}, "taps 33 must be at most the 32 delays"),
+        (
+            GDCSIConfig,
+            {"backbone": "dense", "align": True, "energy_bits": 3, "rate": 15},
+            "rate 15 must be at least 16",
+        ),
+        (GDCSIConfig, {"backbone": "dense", "encoder": "profile"}, "estimates X by the payload alone"),
+        (GDCSIConfig, {"backbone": "dense", **OWN, "encoder": "profile", "rate": 32}, "must be 64 and up"),
+        (GDCSIConfig, {"backbone": "dense", **OWN, "encoder": "profile", "delays": 16}, "shifts 8 must be under half"),
+        (
+            GDCSIConfig,
+            {"backbone": "dense", **OWN, "encoder": "profile", "energy_bits": 2},
+            "energy_bits and taps do not go",
+        ),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(config: type[ScalarConfig], fields: dict[str, Any], words: str) -> None:
@@ -164,7 +183,7 @@ def millions(network: torch.nn.Module) -> float:
 def test_gd_csi_has_the_published_number_of_parameters(norm: Norm, unet: float, total: float) -> None:
     with torch.device("meta"):
         codec = GDCSI(GDCSIConfig(side_information=False, norm=norm))
-    assert millions(codec.unet) == unet
+    assert millions(codec.net.unet) == unet
     assert millions(codec) == total
 
 
@@ -176,14 +195,15 @@ def test_csinet_has_the_number_of_parameters_that_its_page_states() -> None:
 
 
 @pytest.mark.parametrize("rate", [64, 192])
-def test_a_multirate_network_ships_as_one_codec_a_rate(rate: int) -> None:
-    shared = untrained("gd-csi", rate=rate, rates=(64, 128, 192))
+@pytest.mark.parametrize("family", ["gd-csi", "gd-csi-paper"])
+def test_a_multirate_network_ships_as_one_codec_a_rate(family: str, rate: int) -> None:
+    shared = untrained(family, rate=rate, rates=(64, 128, 192))
     assert isinstance(shared, GDCSI)
-    assert shared.embedding is not None
-    torch.nn.init.normal_(shared.embedding.weight, generator=generator())
+    if isinstance(shared.net, UNetBackbone):
+        assert shared.net.embedding is not None
+        torch.nn.init.normal_(shared.net.embedding.weight, generator=generator())
     single = shared.at(rate)
     assert single.config.rates == ()
-    assert single.embedding is None
     x, y = samples(5), samples(5, 1).numpy()
     payloads = shared.compress(x)
     assert len(payloads[0]) == rate // 8
@@ -244,9 +264,9 @@ def test_codebook_finds_the_nearest_word() -> None:
     [
         ("csinet", {}),
         ("crnet", {}),
-        ("gd-csi", {}),
-        ("gd-csi", {"objective": "sampler"}),
-        ("gd-csi", {"rates": (64, 128)}),
+        *((family, {}) for family in ("gd-csi", "gd-csi-paper")),
+        *((family, {"objective": "sampler"}) for family in ("gd-csi", "gd-csi-paper")),
+        *((family, {"rates": (64, 128)}) for family in ("gd-csi", "gd-csi-paper")),
     ],
 )
 def test_the_loss_trains_every_weight(family: str, fields: dict[str, Any]) -> None:
@@ -263,22 +283,22 @@ def test_the_loss_trains_every_weight(family: str, fields: dict[str, Any]) -> No
 
 
 def test_diffusion_loss_of_a_perfect_network_is_the_codebook_term() -> None:
-    codec = untrained("gd-csi", codebook_weight=0.01)
-    assert isinstance(codec, GDCSI)
+    codec = untrained("gd-csi-paper", codebook_weight=0.01)
+    assert isinstance(codec.net, UNetBackbone)
     x, y, z = (codec.to_image(samples(6, seed)) for seed in (0, 1, 2))
     draws = codec.draws(6, generator())
     assert set(draws["time"].tolist()) <= {1, 2, 3, 4}
-    codec.unet.forward = lambda *_: z  # type: ignore[method-assign]
+    codec.net.unet.forward = lambda *_: z  # type: ignore[method-assign]
     loss, logs = codec.loss(x, y, z, draws)
     assert logs["codebook"] > 0
     assert loss.item() == pytest.approx(0.01 * logs["codebook"].item())
 
 
 def test_diffusion_loss_weighs_times_by_their_signal_to_noise_ratio() -> None:
-    codec = untrained("gd-csi", codebook_weight=0.0)
-    assert isinstance(codec, GDCSI)
+    codec = untrained("gd-csi-paper", codebook_weight=0.0)
+    assert isinstance(codec.net, UNetBackbone)
     x, y, z = (codec.to_image(samples(4, seed)) for seed in (0, 1, 2))
     draws = {"time": torch.tensor([1, 2, 3, 4]), "noise": torch.randn(4, 2, 32, 32, generator=generator())}
-    codec.unet.forward = lambda *_: torch.zeros(4, 2, 32, 32)  # type: ignore[method-assign]
+    codec.net.unet.forward = lambda *_: torch.zeros(4, 2, 32, 32)  # type: ignore[method-assign]
     loss, _ = codec.loss(x, y, z, draws)
     assert loss.item() == pytest.approx((5 + 0.976 + 0.169 + 1.4e-4) / 4, rel=5e-3)  # estimating nothing errs by 1

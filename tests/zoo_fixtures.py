@@ -16,7 +16,8 @@ from zoo.registry import family_of, read_config
 SIZES: dict[str, dict[str, Any]] = {
     "csinet": {"rate": 66},
     "crnet": {"rate": 66},
-    "gd-csi": {"rate": 64, "width": 4, "multipliers": (1, 2), "kernel": 3, "norm": "channel"},
+    "gd-csi-paper": {"rate": 64, "width": 4, "multipliers": (1, 2), "kernel": 3, "norm": "channel"},
+    "gd-csi": {"rate": 64, "backbone": "dense", "width": 16, "hidden": 16, "encoder_blocks": 1, "decoder_blocks": 2},
 }
 NETWORKS = list(SIZES)
 torch.set_num_threads(1)  # threads that wait for each other cost these small networks more than they bring
@@ -25,7 +26,7 @@ torch.set_num_threads(1)  # threads that wait for each other cost these small ne
 def untrained(family: str, **fields: Any) -> NetworkCodec[Any]:
     """A network of small size with random weights, ready to use; ``fields`` of its config may be changed."""
     torch.manual_seed(1)
-    kind = registry.architecture(family)
+    kind = registry.architecture(family.removesuffix("-paper"))
     codec = kind(kind.Config.model_validate({**SIZES[family], **fields}))
     assert isinstance(codec, NetworkCodec)
     codec.prepare(samples(100))

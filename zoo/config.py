@@ -23,6 +23,8 @@ class Training(BaseModel):
     steps: int = Field(300_000, ge=1, description="optimiser steps; with --max-minutes, at most")
     batch: int = Field(100, ge=1, description="samples a step, over all processes")
     learning_rate: float = Field(1e-3, gt=0, description="of Adam, at its height")
+    second_moment_decay: float = Field(0.999, gt=0, lt=1, description="of Adam: beta_2")
+    weight_decay: float = Field(0.0, ge=0, description="of weights, apart from the gradient (AdamW)")
     final_learning_rate: float = Field(1e-5, ge=0, description="at the end of the cosine")
     warmup_steps: int = Field(200, ge=0, description="linear rise at the start")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
@@ -31,7 +33,10 @@ class Training(BaseModel):
     side_information_snr_db: float | None = Field(
         30.0, description="SNR of Y a cell, noise drawn anew each step; 'none' takes Y as simulated"
     )
-    samples: int | None = Field(None, ge=1, description="first samples of the train split to use; all if not given")
+    samples: int | None = Field(
+        None, ge=1,
+        description="first samples of the train split to use, all if not given; of a network with --simulate: to simulate once and keep, fresh ones each step if not given",
+    )  # fmt: skip
     init: str | None = Field(None, description="model (name or directory) or run directory to start from")
     validation_samples: int = Field(512, ge=1, description="of the val split, for the NMSE in the log")
     precision: Literal["auto", "float32", "bfloat16"] = Field(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import queue
+import sys
 import threading
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -31,6 +33,10 @@ class Batch(NamedTuple):
     x: Tensor
     y: Tensor | None
     z: Tensor
+    seen: dict[str, Tensor] | None = None  # what a model has noted of them beforehand, n rows each
+
+
+Note = Callable[[Tensor, int], dict[str, Tensor]]  # of samples, and the number of the first: n rows each
 
 
 @dataclass(frozen=True)
@@ -38,11 +44,18 @@ class Dataset:
     """What the records of a model say about its data."""
 
     name: str  # e.g. cdl-c-fdd-v1
-    scenario: str  # the data set's part of a model's name, e.g. cdl
+    scenario: str  # the data set's part of a model's name, e.g. cdl, see :func:`scenario_label`
     recipe_digest: str
     shape: tuple[int, int]  # (angles, delays)
     side_information: bool
     subcarriers: int | None
+    target: Literal["x", "z"] = "z"  # what is estimated: the UE's own sample, or a later one
+
+
+def scenario_label(recipe: Mapping[str, Any]) -> str:
+    """The data set's part of a model's name: the scenario of its recipe, and ``indoor`` where that has two environments."""
+    indoor = recipe.get("scenario") == "cost2100" and recipe.get("environment") == "indoor"
+    return f"{recipe.get('scenario')}{'indoor' * indoor}"
 
 
 class Arrays:
@@ -133,11 +146,12 @@ class Store(Arrays):
         first = next(iter(self.names))
         self.dataset = Dataset(
             name=f"{self.recipe.get('name')}-v{self.attributes.get('version')}",
-            scenario=str(self.recipe.get("scenario")),
+            scenario=scenario_label(self.recipe),
             recipe_digest=str(self.attributes.get("recipe_digest")),
             shape=self.array(first, "X").shape[1:],
             side_information="Y" in self.names[first],
             subcarriers=self.recipe.get("subcarriers"),
+            target="x" if self.attributes.get("target") == "X" else "z",
         )
         self.target = "X" if self.attributes.get("target") == "X" else "Z"
 
@@ -166,7 +180,7 @@ class Store(Arrays):
         if kept is None or kept != whole:
             held = f"no frequency response H of {of}" if kept is None else f"H of {kept} subcarriers only"
             wanted = f"all {whole} subcarriers" if whole else "the whole band"
-            scenario, band = (self.dataset.scenario, whole) if whole and "keep_band" in self.recipe else ("inh", 667)
+            scenario, band = (self.recipe["scenario"], whole) if whole and "keep_band" in self.recipe else ("inh", 667)
             others = " ".join(f"--{other} 0" for other in ("train", "val", "test") if other != split)
             raise ZooError(
                 f"{self.path} has {held} in {split}; the spatial-frequency domain takes {wanted}, as kept by: "
@@ -191,6 +205,9 @@ class Source(Protocol):
         :raises ZooError: there are fewer samples than ``size``
         """
 
+    def observe(self, note: Note, progress: bool = False) -> None:
+        """Note something of every sample that is kept, once, to be handed out with it; where none are kept, nothing is done."""
+
     def once(self, samples: int) -> Iterator[Batch]:
         """The first training samples, or all where there are fewer, each once, piece by piece."""
 
@@ -207,34 +224,73 @@ class Source(Protocol):
         """Origin of the samples, for a model's config."""
 
 
-class Cached:
-    """The train split in memory, on the device; each epoch in an order of its own."""
+class Repeated:
+    """Training samples in memory; each epoch in an order of its own."""
 
-    def __init__(self, store: Store, device: str, samples: int | None, seed: int) -> None:
-        self.store, self.dataset, self.device, self.seed = store, store.dataset, device, seed
-        self._train = to_device(store.read("train", 0, samples), device)
+    device: str
+    seed: int
+    _seen: dict[str, Tensor]
+
+    @property
+    @abstractmethod
+    def kept(self) -> int:
+        """How many samples there are."""
+
+    @abstractmethod
+    def pick(self, rows: Tensor | slice) -> Batch:
+        """Some of the samples."""
 
     def batches(self, start: int, size: int) -> Iterator[Batch]:
-        n = len(self._train.x)
-        if size > n:
-            raise ZooError(f"a batch of {size} does not fit {n} training samples; set training.batch lower")
-        return self._epochs(start, size, n)
+        if size > self.kept:
+            raise ZooError(f"a batch of {size} does not fit {self.kept} training samples; set training.batch lower")
+        return self._epochs(start, size)
 
-    def _epochs(self, start: int, size: int, n: int) -> Iterator[Batch]:
-        per_epoch = n // size
+    def _epochs(self, start: int, size: int) -> Iterator[Batch]:
+        per_epoch = self.kept // size
         step, order = start, torch.empty(0)
         while True:
             epoch, place = divmod(step, per_epoch)
             if place == 0 or step == start:
-                order = torch.from_numpy(np.random.default_rng((self.seed, epoch)).permutation(n)).to(self.device)
+                order = torch.from_numpy(np.random.default_rng((self.seed, epoch)).permutation(self.kept)).to(
+                    self.device
+                )
             rows = order[place * size : (place + 1) * size]
-            yield Batch(*(None if array is None else array[rows] for array in self._train))  # type: ignore[arg-type]
+            seen = {name: value[rows.cpu()] for name, value in self._seen.items()}
+            yield self.pick(rows)._replace(seen=seen)
             step += 1
 
+    def observe(self, note: Note, progress: bool = False) -> None:
+        from tqdm import tqdm
+
+        pieces: list[dict[str, Tensor]] = []
+        starts = range(0, self.kept, READ)
+        for start in tqdm(starts, "coding samples", unit="shard", file=sys.stderr, disable=None if progress else True):
+            pieces.append(note(self.pick(slice(start, start + READ)).x, start))
+            if not pieces[0]:
+                break
+        self._seen = {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+class Cached(Repeated):
+    """The train split of a store in memory, on the device."""
+
+    def __init__(self, store: Store, device: str, samples: int | None, seed: int) -> None:
+        self.store, self.dataset, self.device, self.seed = store, store.dataset, device, seed
+        self._train, self._seen = to_device(store.read("train", 0, samples), device), {}
+
+    @property
+    def kept(self) -> int:
+        return len(self._train.x)
+
+    def pick(self, rows: Tensor | slice) -> Batch:
+        x, y, z = (None if array is None else array[rows] for array in self._train[:3])
+        assert x is not None
+        assert z is not None
+        return Batch(x, y, z)
+
     def once(self, samples: int) -> Iterator[Batch]:
-        for start in range(0, min(samples, len(self._train.x)), READ):
-            rows = slice(start, min(start + READ, samples))
-            yield Batch(*(None if array is None else array[rows] for array in self._train))  # type: ignore[arg-type]
+        for start in range(0, min(samples, self.kept), READ):
+            yield self.pick(slice(start, min(start + READ, samples)))
 
     def validation(self, samples: int) -> Batch:
         return to_device(self.store.read("val", 0, min(samples, self.store.sizes.get("val", 0))), self.device)
@@ -248,7 +304,7 @@ class Cached:
         return {
             "name": self.dataset.name,
             "recipe_digest": self.dataset.recipe_digest,
-            "train_samples": len(self._train.x),
+            "train_samples": self.kept,
         }
 
 
@@ -270,8 +326,9 @@ class Simulated:
             raise ZooError(str(error)) from None
         self.device = device
         self.dataset = Dataset(
-            name=self.recipe.label, scenario=self.recipe.scenario, recipe_digest=self.recipe.digest, shape=self.recipe.arrays["X"],
+            name=self.recipe.label, scenario=scenario_label(self.recipe.model_dump()), recipe_digest=self.recipe.digest, shape=self.recipe.arrays["X"],
             side_information="Y" in self.recipe.arrays, subcarriers=getattr(self.recipe, "subcarriers", None),
+            target="z" if "Z" in self.recipe.arrays else "x",
         )  # fmt: skip
 
     def _sample(self, indices: range, split: str, size: int) -> Iterator[Batch]:
@@ -310,6 +367,9 @@ class Simulated:
                 yield batch
         finally:
             closed.set()
+
+    def observe(self, note: Note, progress: bool = False) -> None:
+        pass
 
     def once(self, samples: int) -> Iterator[Batch]:
         return self._sample(range(samples), "train", READ)
@@ -351,6 +411,63 @@ class Simulated:
         }
 
 
+class Halved:
+    """Complex samples in half precision, each over its own largest part: four bytes a cell, 66 dB below the sample."""
+
+    def __init__(self, samples: int, shape: tuple[int, int]) -> None:
+        self.pairs = torch.empty(samples, *shape, 2, dtype=torch.float16)
+        self.largest = torch.empty(samples)
+
+    def put(self, rows: slice, x: Tensor) -> None:
+        """Keep samples, complex [n, angle, delay]."""
+        pairs = torch.view_as_real(x.cpu().contiguous())
+        self.largest[rows] = pairs.abs().flatten(1).amax(1)
+        self.pairs[rows] = (pairs / self.largest[rows].clamp(min=1e-30)[:, None, None, None]).half()
+
+    def __getitem__(self, rows: Tensor | slice) -> Tensor:
+        return torch.view_as_complex(self.pairs[rows].float() * self.largest[rows][:, None, None, None])
+
+
+class Kept(Repeated, Simulated):
+    """Samples simulated once, the first of the train split, and kept in half precision.
+
+    :param samples: how many; there may be more than the recipe's split has, as samples have no end
+    :param seed: of their order
+    """
+
+    def __init__(
+        self, recipe: str | Path | dict[str, Any] | None, device: str, samples: int, seed: int, progress: bool = False
+    ) -> None:
+        from tqdm import tqdm
+
+        Simulated.__init__(self, recipe, device)
+        self.seed, self._seen = seed, {}
+        self._train: list[Halved] = []  # x, y where there is one, z where it is not x
+        bar = tqdm(total=samples, desc="simulating", unit="sample", file=sys.stderr, disable=None if progress else True)
+        start = 0
+        for batch in self._sample(range(samples), "train", READ):
+            parts = [part for part in (batch.x, batch.y, None if batch.z is batch.x else batch.z) if part is not None]
+            self._train = self._train or [Halved(samples, self.dataset.shape) for _ in parts]
+            for array, part in zip(self._train, parts, strict=True):
+                array.put(slice(start, start + len(part)), part)
+            start += len(batch.x)
+            bar.update(len(batch.x))
+        bar.close()
+
+    @property
+    def kept(self) -> int:
+        return len(self._train[0].largest)
+
+    def pick(self, rows: Tensor | slice) -> Batch:
+        where = rows if isinstance(rows, slice) else rows.cpu()
+        parts = [array[where].to(self.device) for array in self._train]
+        y = parts[1] if self.dataset.side_information else None
+        return Batch(parts[0], y, parts[0] if self.dataset.target == "x" else parts[-1])
+
+    def record(self) -> dict[str, Any]:
+        return {**super().record(), "train_samples": self.kept}
+
+
 class Streamed(Simulated):
     """Samples drawn on the device itself, each used once: the law of a recipe at the device's speed, but no sample has an index.
 
@@ -384,7 +501,7 @@ class Streamed(Simulated):
 
 def to_device(batch: Batch, device: str) -> Batch:
     """The same samples on another device."""
-    return Batch(*(None if array is None else array.to(device) for array in batch))  # type: ignore[arg-type]
+    return Batch(*(None if array is None else array.to(device) for array in batch[:3]))  # type: ignore[arg-type]
 
 
 def noisy(y: Tensor, snr_db: float | None, generator: torch.Generator) -> Tensor:

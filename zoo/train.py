@@ -36,6 +36,12 @@ FINISH_SAMPLES = 2048  # of the val split, that a network is finished on
 LOG_STEPS = 50  # between lines of the log
 SAVE_SECONDS = 300.0  # between checkpoints
 CHECKS = 20  # validations in a run
+AVERAGE_STEPS, STEADY = (
+    5,
+    100,
+)  # between averages of the weights, once so many are done; at first they are averaged at each
+TEND_STEPS = 100  # between a codec's mending of what gradients do not reach
+TENDED = 0.7  # share of a run in which it does
 FIT_SAMPLES = 8192  # that the scale, and what else a network starts from, is fitted on
 
 
@@ -80,7 +86,10 @@ def _train(
     codec, trainer, stage, minutes = build(recipe, source), None, first_stage(recipe), None
     if stage is not None:
         source.batches(0, stage.training.batch)  # refuses a batch that the data cannot fill, before anything is written
-    if stage is not None and max_minutes is not None:  # each stage has the time that its steps take of all
+    fitted_first = stage is not None and issubclass(architecture(stage.architecture), Fitted)
+    if (
+        stage is not None and max_minutes is not None and not fitted_first
+    ):  # each stage has the time that its steps take of all
         minutes = max_minutes * stage.training.steps / (stage.training.steps + recipe.training.steps)
         max_minutes -= minutes
     if isinstance(codec, Network):
@@ -92,7 +101,7 @@ def _train(
     if place.rank == 0:
         _open_run(run, recipe, record, place.resume)
     if trainer is not None:
-        if stage is not None:
+        if stage is not None and not (place.resume and checkpoint.load_state(run)):
             before, _ = _train(stage, source, run / "first", place, minutes)
             trainer.start_from(before.state_dict())
         codec = trainer.run(place.resume)
@@ -109,7 +118,7 @@ def first_stage(recipe: Recipe) -> Recipe | None:
     :raises ZooError: the recipe has a first stage, the architecture has none
     """
     kind = architecture(recipe.architecture)
-    first = kind.first if issubclass(kind, Network) else None
+    first = kind.first_of(recipe.codec) if issubclass(kind, Network) else None
     if first is None:
         if recipe.first is not None:
             raise ZooError(f"recipe {recipe.family}: first: {recipe.architecture} is trained in one stage")
@@ -118,7 +127,7 @@ def first_stage(recipe: Recipe) -> Recipe | None:
         return None
     shared = architecture(first).Config.model_fields
     return Recipe(
-        family=f"{recipe.family}-ae", architecture=first, training=recipe.first or Training(),
+        family=first if issubclass(architecture(first), Fitted) else f"{recipe.family}-ae", architecture=first, training=recipe.first or Training(),
         codec={name: value for name, value in recipe.codec.items() if name in shared},
     )  # fmt: skip
 
@@ -132,7 +141,11 @@ def build(recipe: Recipe, source: Source) -> Model[Any]:
     fields = {
         "angles": dataset.shape[0],
         "delays": dataset.shape[1],
-        **({"side_information": dataset.side_information} if "side_information" in kind.Config.model_fields else {}),
+        **{
+            name: value
+            for name, value in (("side_information", dataset.side_information), ("target", dataset.target))
+            if name in kind.Config.model_fields
+        },
         **recipe.codec,
     }
     if fields.get("side_information") and not dataset.side_information:
@@ -214,7 +227,10 @@ class Trainer:
         self.progress, self.device, self.save_seconds = place.progress, codec.device, place.save_seconds
         self.cuda = self.device.type == "cuda"
         self.parameters = {name: weight for name, weight in codec.named_parameters() if weight.requires_grad}
-        self.optimizer = torch.optim.Adam(_groups(codec), lr=training.learning_rate, fused=True)
+        self.optimizer = torch.optim.AdamW(
+            _groups(codec), lr=training.learning_rate, betas=(0.9, training.second_moment_decay), weight_decay=training.weight_decay,
+            fused=True,
+        )  # fmt: skip
         self.step, self.elapsed, self.validated, self.validating = 0, 0.0, 0, 0.0
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
@@ -240,6 +256,7 @@ class Trainer:
         if resume:
             self._restore()
         objective = self.objective()
+        self.source.observe(self.average.observe, self.progress)
         batches = self.source.batches(self.step, self.training.batch)
         generator = torch.Generator(self.device)
         saved = shown = time.perf_counter()
@@ -285,9 +302,12 @@ class Trainer:
         """
         generator.manual_seed((self.training.seed << 32) + self.step)
         y = side_information(self.codec, batch, self.training, generator)
-        draws = self.codec.draws(len(batch.x), generator)
+        seen = self.codec.observe(batch.x, self.step * len(batch.x)) if batch.seen is None else batch.seen
+        draws = self.codec.draws(len(batch.x), generator) | seen
         mine = slice(self.rank * len(batch.x) // self.world, (self.rank + 1) * len(batch.x) // self.world)
         x, z, y = (None if array is None else self.codec.to_image(array[mine]) for array in (batch.x, batch.z, y))
+        if self.step % TEND_STEPS == TEND_STEPS - 1 and done < TENDED:
+            self._tend(generator)
         for group in self.optimizer.param_groups:
             group["lr"] = group["pace"] * learning_rate(self.training, self.step, done)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half()):
@@ -297,12 +317,25 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.codec.parameters(), self.training.clip, foreach=True)
         self.optimizer.step()
         self.step += 1
-        decay = min(self.training.ema, (1 + self.step) / (10 + self.step))
+        every = 1 if self.step <= STEADY else AVERAGE_STEPS
+        if self.step % every == 0:
+            self._average(every)
+        return loss.detach(), logs
+
+    def _average(self, steps: int) -> None:
+        """Move the averaged weights towards the present ones, as far as so many steps would, one by one."""
+        decay = min(self.training.ema, (1 + self.step) / (10 + self.step)) ** steps
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.parameters()), list(self.codec.parameters()), 1 - decay)
             for kept, fresh in zip(self.average.buffers(), self.codec.buffers(), strict=True):
                 kept.copy_(fresh)
-        return loss.detach(), logs
+
+    def _tend(self, generator: torch.Generator) -> None:
+        """What the codec mends by itself is the same in all processes: that of the first."""
+        self.codec.tend(generator)
+        if self.world > 1:
+            for value in self.codec.state_dict().values():
+                torch.distributed.broadcast(value, 0)
 
     def _half(self) -> bool:
         return self.cuda if self.training.precision == "auto" else self.training.precision == "bfloat16"

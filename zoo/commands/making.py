@@ -69,7 +69,7 @@ def train(
 
     changes = {} if rate is None else {"codec.rate": rate}
     chosen = config.load(f"{recipe}-lite" if lite else recipe, changes | dict(map(_setting, settings)))
-    source = _source(chosen, data, simulate_recipe, device)
+    source = _source(chosen, data, simulate_recipe, device, not quiet)
     if out is None:
         label = registry.architecture(chosen.architecture).label(chosen.codec)
         name = registry.model_name(chosen.family, source.dataset.scenario, label)
@@ -95,12 +95,18 @@ def _setting(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def _source(recipe: Recipe, data: str | Path | None, simulate_recipe: Path | None, device: str) -> Source:
-    from zoo.data import Cached, Simulated, Store
+def _source(
+    recipe: Recipe, data: str | Path | None, simulate_recipe: Path | None, device: str, progress: bool
+) -> Source:
+    from zoo.data import Cached, Kept, Simulated, Store
     from zoo.devices import local_device
+    from zoo.models.base import Network
+    from zoo.registry import architecture
 
-    device = local_device(device)
+    device, samples = local_device(device), recipe.training.samples
     if data is None:
+        if samples is not None and issubclass(architecture(recipe.architecture), Network):
+            return Kept(simulate_recipe, device, samples, recipe.training.seed, progress)
         return Simulated(simulate_recipe, device)
     return Cached(Store(data), device, recipe.training.samples, recipe.training.seed)
 

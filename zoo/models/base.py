@@ -202,6 +202,23 @@ class Codec(Model[C]):
         :returns: physical values, complex [n, angle, delay]
         """
 
+    @property
+    def efforts(self) -> int:
+        """How many levels of effort the UE has: with 1, payloads are as :meth:`codes` makes them."""
+        return 1
+
+    @property
+    def default_effort(self) -> int:
+        """The level that is meant where none is given."""
+        return 0
+
+    def searched_codes(self, x: Tensor, effort: int) -> Tensor:
+        """Codes that the UE has looked for through the decoder, whose error is at most that of :meth:`codes`.
+
+        :param effort: 1 ... :attr:`efforts` - 1
+        """
+        raise TypeError(f"{type(self).__name__} has no search")
+
     # what a user calls ---------------------------------------------------------------------------------------------------
 
     @property
@@ -223,22 +240,29 @@ class Codec(Model[C]):
         return f"{fields.get('rate', cls.Config.model_fields['rate'].default)}b"
 
     def replay(self, x: Tensor, y: Tensor | None) -> dict[str, Tensor]:
-        payloads = self.compress(x)
+        payloads = self.compress(x, effort=0)  # what is searched may flip on a near tie between machines
         z = torch.as_tensor(self.decompress(payloads, y if self.takes_y else None))
         payload = torch.frombuffer(bytearray(b"".join(payloads)), dtype=torch.uint8).view(len(x), -1)
         return {"payload": payload, "z": z}
 
     @torch.inference_mode()
-    def compress(self, x: Csi) -> list[bytes]:
+    def compress(self, x: Csi, effort: int | None = None) -> list[bytes]:
         """What the UE sends.
 
         :param x: downlink CSI, physical values, complex [n, angle, delay], numpy or torch on any device
+        :param effort: 0 quantises; 1 and up, below :attr:`efforts`, look for a better payload of the same length through the decoder;
+            :attr:`default_effort` if not given
         :returns: n payloads of :attr:`payload_bytes` bytes each
-        :raises ZooError: wrong shape or type, or values that are not finite
+        :raises ZooError: wrong shape or type, values that are not finite, or an effort that this codec does not have
         """
+        level = self.default_effort if effort is None else effort
+        if level not in range(self.efforts):
+            raise ZooError(f"effort {effort} is not one of this codec's: {', '.join(map(str, range(self.efforts)))}")
         samples = self._samples(x, "x")
-        parts = samples.split(self.at_once)
-        rows = [self.codes(part.to(self.device, self.complex_dtype)).cpu().numpy() for part in parts]
+        rows = []
+        for part in samples.split(self.at_once):
+            there = part.to(self.device, self.complex_dtype)
+            rows.append((self.searched_codes(there, level) if level else self.codes(there)).cpu().numpy())
         codes = np.concatenate(rows) if rows else np.zeros((0, len(self.widths)), np.int64)
         return bits.pack(codes, self.widths)
 
@@ -296,8 +320,15 @@ class MultiRate(Codec[R]):
 class Network(Model[M]):
     """A model whose parameters are trained by gradient. Inside, CSI is an image: real [n, 2 (re, im), angle, delay]."""
 
-    first: ClassVar[str | None] = None  # architecture that is trained first, and whose weights training starts from
     target: ClassVar[Literal["x", "z"]]  # what of a batch is to be reconstructed
+
+    @classmethod
+    def first_of(cls, fields: Mapping[str, Any]) -> str | None:
+        """Architecture that is trained or fitted first, and whose weights training starts from; None where there is none.
+
+        :param fields: of the recipe's codec
+        """
+        return None
 
     def prepare(self, x: Tensor) -> None:
         """Set what is set before training: the scale, so that nearly every sample's largest real or imaginary part is below 1.
@@ -317,7 +348,7 @@ class Network(Model[M]):
         """
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
-        """Take the weights of a trained model of this sort, or of :attr:`first`.
+        """Take the weights of a trained model of this sort, or of :meth:`first_of`.
 
         :raises RuntimeError: they are of another shape or number
         """
@@ -334,6 +365,20 @@ class Network(Model[M]):
         """The random numbers that the loss of n samples needs, each with n rows: {} where it needs none."""
         return {}
 
+    def observe(self, x: Tensor, start: int) -> dict[str, Tensor]:
+        """What the loss needs of samples beside themselves and no step changes, each with n rows: {} where it needs nothing.
+
+        :param x: complex [n, angle, delay]
+        :param start: number of the first of them
+        """
+        return {}
+
+    def tend(self, generator: torch.Generator) -> None:
+        """Mend what gradients do not reach; called now and then in the first part of training.
+
+        :param generator: on the model's device
+        """
+
     @abstractmethod
     def loss(
         self, x: Tensor, y: Tensor | None, z: Tensor, draws: dict[str, Tensor]
@@ -341,7 +386,7 @@ class Network(Model[M]):
         """Training loss.
 
         :param x: image of :meth:`to_image`, [n, 2, angle, delay]; likewise ``y`` and the target ``z``
-        :param draws: of :meth:`draws`
+        :param draws: of :meth:`draws` and :meth:`observe`
         :returns: scalar to minimise, and scalars worth a line in the log
         """
 
@@ -352,7 +397,7 @@ class NetworkCodec(Codec[C], Network[C]):
     target = "z"
 
     def trial(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, str]:
-        return torch.as_tensor(self.decompress(self.compress(x), y)), f"{self.bits} bits"
+        return torch.as_tensor(self.decompress(self.compress(x, effort=0), y)), f"{self.bits} bits"
 
 
 def relative_error(image: Tensor, target: Tensor) -> Tensor:

@@ -21,7 +21,8 @@ Family ``gd-jscc`` (``begin = "noise"``, N = T) starts from noise alone, as the 
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -65,7 +66,6 @@ class RDJSCC(AutoencoderJSCC[RDJSCCConfig]):
     """Families ``rd-jscc`` and ``gd-jscc``: 152 220 + 118 446 numbers of the autoencoder, 13 905 602 of the U-Net."""
 
     Config = RDJSCCConfig
-    first = "adjscc"
     steps = STEPS
     noise: Tensor  # eps of eq. (5), [2, angle, delay]
     rule: Tensor  # weights of what the receiver sees, by rate: refinement is worth it where their sum is positive, [rate, feature]
@@ -79,6 +79,10 @@ class RDJSCC(AutoencoderJSCC[RDJSCCConfig]):
         self.alpha_bar = [self.level(t) for t in range(config.start + 1)]
         self.weight = residual_weight(self.alpha_bar[-1]) if config.begin == "estimate" else 0.0  # lambda
         self.default_steps = config.decoding_steps
+
+    @classmethod
+    def first_of(cls, fields: Mapping[str, Any]) -> str:
+        return "adjscc"
 
     def train(self, mode: bool = True) -> Self:
         """The autoencoder stays as it is, its normalisation too."""

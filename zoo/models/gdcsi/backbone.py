@@ -1,0 +1,107 @@
+"""What the networks of GD-CSI do, whatever they are made of."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Backbone(nn.Module):
+    """Encoder, payload and denoiser. CSI comes and goes as images, real [n, 2 (re, im), angle, delay] in units of the model's scale.
+
+    The denoiser works on z [n, 2, angle, delay], which is the target's image unless :meth:`hidden` and :meth:`image` say otherwise.
+    """
+
+    def prepare(self, x: Tensor) -> None:
+        """Fit what is fitted before training.
+
+        :param x: images of training samples
+        """
+
+    @abstractmethod
+    def widths(self, rate: int) -> tuple[int, ...]:
+        """Bits of each code of a rate's payload, in order."""
+
+    @abstractmethod
+    def codes(self, x: Tensor, rate: int) -> Tensor:
+        """Quantise images: int64 [n, len(widths)]."""
+
+    @abstractmethod
+    def context(self, codes: Tensor, y: Tensor | None, rate: int) -> Any:
+        """What the denoiser is conditioned on: tensors of n rows each.
+
+        :param codes: int64 [n, len(widths)]
+        :param y: image of the side information, where there is any
+        """
+
+    @abstractmethod
+    def denoise(self, z: Tensor, context: Any, time: Tensor) -> Tensor:
+        """Estimate z_0 from z_t.
+
+        :param time: t / T, [n]
+        """
+
+    def hidden(self, image: Tensor, context: Any) -> Tensor:
+        """The denoiser's z_0 of an image."""
+        return image
+
+    def image(self, z: Tensor, context: Any) -> Tensor:
+        """Undo :meth:`hidden`."""
+        return z
+
+    @abstractmethod
+    def quantise(self, x: Tensor, y: Tensor | None, seen: Mapping[str, Tensor]) -> tuple[Any, Tensor, Tensor]:
+        """Context as training sees it, with gradients to the encoder, where it has any. Each rate gets its share of the samples.
+
+        :param x: images
+        :param seen: what :meth:`observe` says of the very samples
+        :returns: the context; the codebook loss, [n] or a scalar; which of the rates each sample has, int64 [n]
+        """
+
+    def observe(self, x: Tensor, start: int) -> dict[str, Tensor]:
+        """What training needs of samples and no step changes: tensors of n rows each, computed once.
+
+        :param x: images
+        :param start: number of the first of them
+        """
+        return {}
+
+    def allowed(self, phase: Tensor) -> Tensor:
+        """Phases [n] that training may turn samples by, from random ones."""
+        return phase
+
+    def tend(self, generator: torch.Generator) -> None:
+        """Mend what gradients do not reach, now and then in training."""
+
+    def search(self, x: Tensor, rate: int, effort: int, decode: Callable[[Any, int], Tensor]) -> Tensor:
+        """Codes whose decoded image is nearer to x than that of :meth:`codes`, or as near: int64 [n, len(widths)].
+
+        :param effort: 1 and up: how long to look
+        :param decode: context of n samples, and n, to images
+        """
+        raise TypeError(f"{type(self).__name__} has no search")
+
+    @abstractmethod
+    def weights_of(self, rate: int) -> dict[str, Tensor]:
+        """State of the networks of one rate alone."""
+
+
+def turned(image: Tensor, phase: Tensor) -> Tensor:
+    """Images [n, 2, angle, delay] times exp(j phase), [n]."""
+    cos, sin = (part[:, None, None] for part in (phase.cos(), phase.sin()))
+    return torch.stack((image[:, 0] * cos - image[:, 1] * sin, image[:, 0] * sin + image[:, 1] * cos), 1)
+
+
+def rolled(image: Tensor, delays: Tensor) -> Tensor:
+    """Images [n, 2, angle, delay] moved by some delays each, [n]; what leaves at one end enters at the other."""
+    source = (torch.arange(image.shape[3], device=image.device) - delays[:, None]) % image.shape[3]
+    return image.gather(3, source[:, None, None].expand_as(image))
+
+
+def strongest(image: Tensor) -> Tensor:
+    """The delay of most energy of each image, the first of several, int64 [n]."""
+    return image.float().square().sum((1, 2)).argmax(1)
