@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from zoo.nn.arithmetic import MOST, TOTAL, Decoder, Encoder, cumulative, frequencies, number_bits
+from zoo.nn.arithmetic import MOST, TOTAL, Alphabets, Decoder, Encoder, cumulative, frequencies, number_bits
 
 SAMPLES, SYMBOLS, ALPHABET = 60, 200, 9
 Streams = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
@@ -38,10 +38,10 @@ def test_decoder_finds_what_encoder_was_given(streams: Streams) -> None:
     frequency, context, symbol, taking_part = streams
     _, bits, fits = encoded(streams, 600)
     assert fits.all()
-    decoder = Decoder(bits)
+    decoder, alphabets = Decoder(bits), Alphabets(frequency)
     for c, s, here in zip(context, symbol, taking_part, strict=True):
         rows = np.flatnonzero(here)
-        assert (decoder.get(rows, cumulative(frequency)[c[rows]]) == s[rows]).all()
+        assert (decoder.get(rows, alphabets, c[rows]) == s[rows]).all()
 
 
 def test_length_is_that_of_the_probabilities(streams: Streams) -> None:

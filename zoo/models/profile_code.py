@@ -16,6 +16,7 @@ standard", IEEE Trans. CSVT 2003 (probabilities by neighbours).
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -29,8 +30,8 @@ from zoo.config import explain
 from zoo.errors import ZooError
 from zoo.models.base import Fitted, MultiRate, MultiRateConfig
 from zoo.nn import profiles
-from zoo.nn.arithmetic import MOST, TOTAL, Decoder, Encoder, Integers, cumulative, frequencies, number_bits
-from zoo.nn.profiles import PER_OCTAVE
+from zoo.nn.arithmetic import MOST, TOTAL, Alphabets, Decoder, Encoder, Integers, frequencies, number_bits
+from zoo.nn.profiles import PER_OCTAVE, Windows
 
 if TYPE_CHECKING:
     from zoo.config import Training
@@ -53,7 +54,14 @@ EMPTY = LARGEST * SIDE + LARGEST  # the symbol of a cell that is zero
 ATTEMPTS = (  # of the encoder: rank of the profile by likelihood; what is added in rounding, squared steps that a bit is worth
     (0, (0.35, 0.12)), (1, (0.35, 0.12)), (2, (0.35, 0.12)), (0, (0.35, 0.2)), (0, (0.2, 0.12)),
 )  # fmt: skip
-NUMBER_BITS = torch.from_numpy(number_bits(np.arange(MOST + 1)))  # of what exceeds LARGEST
+BEYOND = np.concatenate((np.zeros(LARGEST, np.int64), number_bits(np.arange(MOST + 1)))).astype(
+    np.float32
+)  # bits behind the symbol of a magnitude
+BUSY = 4  # magnitudes of re and im together, from which on neighbours no longer tell them apart
+CONTEXT = np.searchsorted(ACTIVITY, np.arange(7 * BUSY + 1), side="right").astype(np.int64)  # by a cell's activity
+WIDTHS = np.exp2((np.arange(2 * ENERGIES + STEPS) - ENERGIES - STEPS + COARSEST) / (2 * PER_OCTAVE)).astype(np.float32)
+NEVER = -128  # level of what is no cell
+TOGETHER = 256  # samples whose steps are sought side by side: their images stay in a core's cache
 OF_RATE = ("energy_frequency", "step_frequency", "cell_frequency", "centroid")  # buffers that each rate has for itself
 REACH = 4  # steps about that of the first attempt that further ones try
 
@@ -85,16 +93,168 @@ class Sent:
     shift: Tensor  # [n], 0 ... 2 * shifts
     energy: Tensor  # [n]
     step: Tensor  # [n]
-    cells: Tensor  # integers, [n, 2 (re, im), angle, delay]
+    cells: Tensor  # integers, int16 [n, 2 (re, im), angle, delay]
 
-    def take(self, rows: Tensor, other: Sent) -> None:
-        """Some samples of another, rows [n] bool."""
-        for name, value in vars(self).items():
-            value[rows] = getattr(other, name)[rows]
+    def __len__(self) -> int:
+        return len(self.profile)
 
     @property
     def header(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What precedes the cells, in order."""
         return self.profile, self.shift, self.energy, self.step
+
+    def rows(self, index: Any) -> Sent:
+        """Some of the samples.
+
+        :param index: whatever a tensor takes for its first dimension: a slice, integers, booleans
+        """
+        return Sent(*(value[index] for value in vars(self).values()))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Sent]) -> Sent:
+        """The samples of several, at least one, behind each other."""
+        return cls(*map(torch.cat, zip(*(vars(part).values() for part in parts), strict=True)))
+
+    def packed(self) -> dict[str, Tensor]:
+        """The same in small integers, to be stored: bytes, where magnitudes of cells allow.
+
+        :returns: ``profile`` int16, ``shift``, ``energy`` and ``step`` int8, [n] each; ``cells`` int8 or int16 [n, 2, angle, delay]
+        """
+        small = -128 <= int(self.cells.min()) and int(self.cells.max()) < 128 if self.cells.numel() else True
+        types = (torch.int16, torch.int8, torch.int8, torch.int8, torch.int8 if small else torch.int16)
+        return {name: value.to(kind) for (name, value), kind in zip(vars(self).items(), types, strict=True)}
+
+    @classmethod
+    def unpacked(cls, stored: dict[str, Tensor]) -> Sent:
+        """Undo :meth:`packed`, exactly."""
+        header = (stored[name].long() for name in ("profile", "shift", "energy", "step"))
+        return cls(*header, stored["cells"].to(torch.int16))
+
+
+@dataclass
+class Picture:
+    """The classical reconstruction of n samples, and what a decoder knows of its cells."""
+
+    image: Tensor  # units of the scale, real [n, 2 (re, im), angle, delay]
+    ratio: Tensor  # level of each cell's power over the squared step, int64 [n, angle, delay]; below 0: not coded
+    width: Tensor  # quantiser step in units of the scale, [n]
+
+
+class Grid:
+    """Samples' cells in the order in which they are coded, delay by delay, with a border that is never coded.
+
+    A sample is a row of places: a delay of border, then each delay with two places of border in front of its angles. All samples being
+    one long row, what precedes a cell lies at the same distance from every cell.
+    """
+
+    def __init__(self, angles: int, delays: int) -> None:
+        self.angles, self.delays = angles, delays
+        self.column = angles + 2
+        self.size = (delays + 1) * self.column
+        self.ahead = ((1, 2), (2, 1), (self.column + 1, 1), (self.column, 2), (self.column - 1, 1))  # places, weights
+
+    def laid(self, cells: NDArray[Any]) -> NDArray[Any]:
+        """Values [..., angle, delay] at their places, zeros in the border: [..., place]."""
+        out = np.zeros((*cells.shape[:-2], self.delays + 1, self.column), cells.dtype)
+        out[..., 1:, 2:] = cells.swapaxes(-1, -2)
+        return out.reshape(*cells.shape[:-2], self.size)
+
+    def cells(self, laid: NDArray[Any]) -> NDArray[Any]:
+        """Undo :meth:`laid`."""
+        wide = laid.reshape(*laid.shape[:-1], self.delays + 1, self.column)
+        return np.ascontiguousarray(wide[..., 1:, 2:].swapaxes(-1, -2))
+
+    def before(self, busy: NDArray[np.uint8], at: Integers) -> NDArray[np.uint8]:
+        """The same as :meth:`activity`, for some cells."""
+        return sum(weight * busy[at - distance] for distance, weight in self.ahead)
+
+    def activity(self, busy: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Weighted magnitudes of what is coded before each place, :data:`BUSY` at most each.
+
+        :param busy: magnitudes of all samples, [n * place]; zero in the border
+        :returns: [n * place]
+        """
+        out = np.zeros_like(busy)
+        for distance, weight in self.ahead:
+            out[distance:] += busy[:-distance]
+            if weight == 2:
+                out[distance:] += busy[:-distance]
+        return out
+
+
+class Lines:
+    """Coded cells of samples in line, turn by turn: the first of each sample, the second of each that has one, ...
+
+    The samples stand in the order of their numbers of cells, so that a turn is always one of the first so many.
+
+    :param coded: whether a place is, [n, place]
+    """
+
+    def __init__(self, coded: NDArray[np.bool_]) -> None:
+        count = coded.sum(1)
+        self.order = np.argsort(-count, kind="stable")  # sample at each position, [n]
+        self.back = np.argsort(self.order)  # position of each sample, [n]
+        count = count[self.order]
+        at = np.flatnonzero(coded[self.order])
+        turn = np.arange(len(at)) - np.repeat(count.cumsum() - count, count)
+        self.place = at[np.argsort(turn.astype(np.uint16), kind="stable")]  # position times places, and the place
+        ends = np.bincount(turn).cumsum()
+        self.turns = [slice(start, end) for start, end in zip((0, *ends), ends, strict=False)]
+
+
+class Prices:
+    """What one rate's probabilities make of symbols, in tables; they are derived anew from the buffers whenever samples are coded."""
+
+    def __init__(self, code: ProfileCode) -> None:
+        frequency = code.cell_frequency[code._number].cpu().numpy().astype(np.float64)
+        self.cell = -np.log2(frequency / TOTAL).astype(np.float32)  # bits, [ratio, context, symbol]
+        self.empty = self.cell[..., EMPTY].copy()
+        # What follows is summed in double precision, which single-precision bits do not exhaust: any order gives the same sum.
+        self.more = self.empty.astype(np.float64) - self.empty[:, :1]  # that a zero costs beside others
+        self.header = [-np.log2(row.numpy() / TOTAL) for row in code._header()]
+        self.centroid = code.centroid[code._number].cpu().numpy()  # [ratio, magnitude]
+        levels = code.levels.cpu().numpy()
+        values = np.arange(levels.min(), levels.max() + 1)
+        count = np.stack([(levels == value).sum((1, 2)) for value in values], 1).astype(np.float64)
+        ratio = _ratio(values[:, None], np.arange(STEPS))
+        self.nothing = count @ np.where(ratio < 0, 0, self.empty[ratio.clip(0), 0])  # [profile, step]
+        table = np.full((len(levels), code.config.delays, code.grid.column), NEVER, np.int8)
+        table[..., 2:] = levels.swapaxes(1, 2)
+        self.levels = Windows(table)
+
+
+@dataclass
+class Search:
+    """What the steps of some samples are sought with, all [n, ...]."""
+
+    image: NDArray[np.float32]  # units of the scale, [n, 2 (re, im), place]
+    largest: NDArray[np.float32]  # magnitude of re and im, [n, place]
+    power: NDArray[np.float64]  # [n]
+    energy: Integers  # [n]
+
+    def rows(self, index: Integers) -> Search:
+        """Some of the samples."""
+        return Search(*(value[index] for value in vars(self).values()))
+
+
+@dataclass
+class Found:
+    """What is to be sent of samples that steps are sought for."""
+
+    profile: Integers  # [n]
+    shift: Integers  # [n]
+    energy: Integers  # [n]
+    step: Integers  # [n]
+    cells: NDArray[np.int16]  # [n, 2, place]
+
+    def put(self, rows: Any, other: Found) -> None:
+        """Replace some samples, by as many of another."""
+        for name, value in vars(self).items():
+            value[rows] = getattr(other, name)
+
+    def rows(self, index: Any) -> Found:
+        """Some of the samples."""
+        return Found(*(value[index] for value in vars(self).values()))
 
 
 class ProfileCode(MultiRate[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
@@ -111,6 +271,7 @@ class ProfileCode(MultiRate[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
 
     def __init__(self, config: ProfileCodeConfig) -> None:
         super().__init__(config)
+        self.grid = Grid(config.angles, config.delays)
         rates = len(config.shared)
         self.register_buffer("levels", torch.zeros(config.profiles, config.angles, config.delays, dtype=torch.int8))
         sizes = {
@@ -133,116 +294,189 @@ class ProfileCode(MultiRate[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
     # UE ------------------------------------------------------------------------------------------------------------------
 
     def codes(self, x: Tensor) -> Tensor:
-        tables = self._tables()
         sent = self.decide(x)
-        bits, fits = self._encode(sent, tables)
+        bits, fits = self._encode(sent)
         while not fits.all():  # by a bit that rounding of the estimated length has cost
             again = torch.from_numpy(np.flatnonzero(~fits))
             coarser = self.decide(x[again], finest=sent.step[again] - 1)
             sent.step[again] = coarser.step
-            bits[again], fits[again.numpy()] = self._encode(coarser, tables)
+            bits[again], fits[again.numpy()] = self._encode(coarser)
         return torch.from_numpy(bits)
 
     def decide(self, x: Tensor, finest: Tensor | None = None, attempts: int | None = None) -> Sent:
-        """What to code of samples: of :data:`ATTEMPTS` the one of least error, each at the finest step whose code fits.
+        """Choose what to code of samples: of :data:`ATTEMPTS` the one of least error, each at the finest step whose code should fit.
 
-        :param x: complex [n, angle, delay]
+        :param x: physical values, complex [n, angle, delay]
         :param finest: allowed step of each, [n]
         :param attempts: the first so many; all if not given
         """
-        x = x.cpu() / self.scale
-        power = x.abs().square().double()
-        mean = power.mean((1, 2)).clamp(min=1e-30)
-        energy = (2 * mean.log2()).round().long().add(ENERGIES // 2).clamp(0, ENERGIES - 1)
-        prior = self.profile_frequency.cpu()[:, None].float() * self.shift_frequency.cpu().float()
-        ranks = 1 + max(rank for rank, _ in ATTEMPTS[:attempts])
-        ranked = profiles.likeliest(self.levels.cpu(), prior, (power / mean[:, None, None]).float(), ranks)
-        image = torch.stack((x.real, x.imag), 1).float()
-        low, high = torch.zeros_like(energy), torch.full_like(energy, STEPS - 1) if finest is None else finest
-        best, least = None, power.sum((1, 2)).float()
-        for rank, (rounding, worth) in ATTEMPTS[:attempts]:
-            sent = Sent(
-                ranked[0][:, rank], ranked[1][:, rank], energy, low.clone(), torch.zeros_like(image, dtype=torch.int16)
-            )
-            error = self._refine(sent, image, high, rounding, worth, least if best is None else None)
-            if best is None:  # further attempts look about the step of the first
-                best, least = sent, error
-                low, high = (sent.step - REACH).clamp(min=0), torch.minimum(sent.step + REACH, high)
-                continue
-            better = error < least
-            best.take(better, sent)
-            least = torch.where(better, error, least)
-        assert best is not None
-        return best
+        (rank, how), *others = ATTEMPTS[:attempts]
+        bound = np.full(len(x), STEPS - 1) if finest is None else finest.cpu().numpy()
+        prices, parts = Prices(self), list[Found]()
+        for some, ranked, rows in self._searches(x, 1 + max(rank for rank, _ in ATTEMPTS[:attempts])):
+            high = bound[rows]
+            best, least = self._seek(prices, some, ranked[rank], how, 0 * high, high, some.power)
+            low, high = (best.step - REACH).clip(0), np.minimum(best.step + REACH, high)
+            unknown = np.full(len(high), np.inf)
+            for other_rank, other_how in others:  # about the step of the first; its rank now stands for the best profile
+                which = np.stack((best.profile, best.shift)) if other_rank == rank else ranked[other_rank]
+                other, error = self._seek(prices, some, which, other_how, low, high, unknown)
+                better = np.flatnonzero(error < least)
+                best.put(better, other.rows(better))
+                least[better] = error[better]
+            parts.append(best)
+        return self._sent(parts)
 
-    def _refine(
-        self, sent: Sent, image: Tensor, finest: Tensor, rounding: float, worth: float, error: Tensor | None
-    ) -> Tensor:
-        """Move samples from steps that are too coarse or unknown towards the finest that their payload can take, where that leaves less error:
-        the errors, [n].
+    def candidates(self, x: Tensor, attempts: Sequence[tuple[int, tuple[float, float]]]) -> list[Sent]:
+        """Find what each of some attempts would send, at the finest step at which its code fits the payload.
 
-        :param error: at the steps that they have, or None if those may not fit
+        :param x: physical values, complex [n, angle, delay]
+        :param attempts: like :data:`ATTEMPTS`: rank of the profile by likelihood; what is added in rounding, and the squared steps that
+            a bit is worth
+        :returns: of each attempt, n samples
         """
-        level, header = self._levels(sent.profile, sent.shift), self._header()
-        cost = [-(table[value] / TOTAL).log2() for table, value in zip(header, sent.header, strict=True)]
-        room = self.config.rate - 1 - torch.stack(cost[:3]).sum(0)
-        error = torch.full_like(room, torch.inf) if error is None else error.clone()
-        low, high = sent.step.clone(), finest.clone()
-        while (between := low < high).any():
-            step = (low + high + 1) // 2
-            cells, bits, lost = self._quantise(image, level, sent.energy, step, rounding, worth)
-            fits = between & (bits - (header[3][step] / TOTAL).log2() <= room)
-            better = fits & (lost < error)
-            sent.cells[better], sent.step[better] = cells[better], step[better]
-            error, low = torch.where(better, lost, error), torch.where(fits, step, low)
-            high = torch.where(between & ~fits, step - 1, high)
-        return error
+        prices, parts = Prices(self), [list[Found]() for _ in attempts]
+        for some, ranked, _ in self._searches(x, 1 + max(rank for rank, _ in attempts)):
+            for (rank, how), part in zip(attempts, parts, strict=True):
+                high = np.full(len(some.energy), STEPS - 1)
+                found, _ = self._seek(prices, some, ranked[rank], how, 0 * high, high, some.power)
+                while len(again := np.flatnonzero(~self._encode(self._sent([found]))[1])):
+                    fewer, high = some.rows(again), found.step[again] - 1
+                    coarser, _ = self._seek(prices, fewer, ranked[rank][:, again], how, 0 * high, high, fewer.power)
+                    found.put(again, coarser)
+                part.append(found)
+        return [self._sent(part) for part in parts]
+
+    def write(self, sent: Sent) -> Tensor:
+        """Code what is sent.
+
+        :returns: bits, int64 [n, rate]
+        :raises ValueError: a code that does not fit the payload; see :meth:`fits`
+        """
+        bits, fits = self._encode(sent)
+        if not fits.all():
+            raise ValueError(f"{int((~fits).sum())} of {len(fits)} codes exceed {self.config.rate} bits")
+        return torch.from_numpy(bits)
+
+    def fits(self, sent: Sent) -> Tensor:
+        """Tell which samples' codes fit the payload, bool [n]."""
+        return torch.from_numpy(self._encode(sent)[1])
+
+    def _searches(self, x: Tensor, ranks: int) -> Iterator[tuple[Search, Integers, slice]]:
+        """Samples by :data:`TOGETHER`, their likeliest profiles and shifts [rank, 2, n], and which samples they are."""
+        prior = self.profile_frequency.cpu()[:, None].float() * self.shift_frequency.cpu().float()
+        image = torch.stack((x.real, x.imag), 1).cpu().float() / self.scale.cpu().float()
+        power = image.double().square().sum(1)
+        mean = power.flatten(1).numpy().mean(1).clip(1e-30)
+        energy = (np.round(2 * np.log2(mean)).astype(np.int64) + ENERGIES // 2).clip(0, ENERGIES - 1)
+        unit = (power / torch.from_numpy(mean)[:, None, None]).float()
+        ranked = np.stack(profiles.likeliest(self.levels.cpu(), prior, unit, ranks)).transpose(2, 0, 1)
+        for start in range(0, len(x), TOGETHER):
+            rows = slice(start, start + TOGETHER)
+            laid = self.grid.laid(image[rows].numpy())
+            whole = mean[rows] * self.grid.angles * self.grid.delays
+            yield Search(laid, np.abs(laid).max(1), whole, energy[rows]), ranked[:, :, rows], rows
+
+    def _seek(
+        self, prices: Prices, some: Search, which: Integers, how: tuple[float, float], low: Integers, high: Integers,
+        error: NDArray[np.float64],
+    ) -> tuple[Found, NDArray[np.float64]]:  # fmt: skip
+        """Halve the range of samples' steps up to the finest that their payload can take, and keep the step of least error on the way.
+
+        :param which: profiles and shifts, [2, n]
+        :param how: what is added before a magnitude is cut to an integer; and the squared steps of error that a bit is worth
+        :param low: steps from which on finer ones are tried, [n]
+        :param high: finest steps that are, [n]
+        :param error: of nothing sent at the steps ``low``, [n]; infinite where that is no choice
+        :returns: what was found and its error in units of the squared scale, [n]
+        """
+        (profile, shift), n = which, len(low)
+        level = np.full((n, self.grid.size), NEVER, np.int8)
+        level[:, self.grid.column :] = prices.levels(profile, shift - self.config.shifts)
+        parts = zip(prices.header, (profile, shift, some.energy), strict=False)
+        room = self.config.rate - 1 - sum(cost[value] for cost, value in parts)
+        found = Found(profile.copy(), shift.copy(), some.energy.copy(), low.copy(), np.zeros_like(some.image, np.int16))
+        low, high, error = low.copy(), high.copy(), error.copy()
+        cells = found.cells.reshape(n, 2, -1)
+        while len(rows := np.flatnonzero(low < high)):
+            step = (low[rows] + high[rows] + 1) // 2
+            row, place, integers, bits, left = self._quantise(prices, some, level, profile, rows, step, how)
+            fits = bits + prices.header[3][step] <= room[rows]
+            better = fits & (left < error[rows])
+            taken, kept = rows[better], better[row]
+            found.step[taken], error[taken], cells[taken] = step[better], left[better], 0
+            cells[rows[row[kept]], :, place[kept]] = integers[:, kept].T
+            low[rows[fits]], high[rows[~fits]] = step[fits], step[~fits] - 1
+        return found, error
 
     def _quantise(
-        self, image: Tensor, level: Tensor, energy: Tensor, step: Tensor, rounding: float, worth: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Integers [n, 2, angle, delay] at given steps, the bits that they take and the error that they leave, [n] each.
+        self, prices: Prices, some: Search, level: NDArray[np.int8], profile: Integers, rows: Integers, step: Integers,
+        how: tuple[float, float],
+    ) -> tuple[Integers, Integers, Integers, NDArray[np.float64], NDArray[np.float64]]:  # fmt: skip
+        """Integers of m samples at given steps. Only cells that may be none zero are looked at, and then their neighbours.
 
-        :param rounding: what is added before a magnitude is cut to an integer
-        :param worth: squared steps of error that a bit is worth; cells not worth their bits become zero
+        :param level: of the profiles that the samples take, [n, place]
+        :param rows: the samples, [m]
+        :param step: of each, [m]
+        :param how: as in :meth:`_seek`
+        :returns: of what is not zero samples (0 ... m - 1) and places, [k] each, and integers, [2, k]; the bits that all takes and the
+            error that it leaves, [m] each
         """
-        number, width = self._number, self._width(energy, step)
-        u = image / width[:, None, None, None]
-        ratio = _ratio(level, step)
+        (rounding, worth), m, size = how, len(rows), self.grid.size
+        everyone = m == len(level)
+        level, largest = (part if everyone else part[rows] for part in (level, some.largest))
+        level, width = level.reshape(-1), _width(some.energy[rows], step)
+        at = np.flatnonzero(largest >= (width * (0.9999 * (1 - rounding)))[:, None])
+        row = at // size
+        ratio = _ratio(level[at], step[row])
+        at, row, ratio = (part[ratio >= 0] for part in (at, row, ratio))
+        given = some.image[rows[row], :, at - row * size].T
+        u = np.abs(given) / width[row]
+        magnitude = np.floor(u + np.float32(rounding)).astype(np.int64).clip(max=LARGEST + MOST)
+        near = magnitude.clip(max=LARGEST)
+        value = prices.centroid[ratio, near] + (magnitude - near).astype(np.float32)
+        value[magnitude == 0] = 0
+        symbol, beyond = _symbol(near, given), BEYOND[magnitude].sum(0)
+        busy = np.zeros(m * size, np.uint8)
+        busy[at] = total = magnitude.sum(0).clip(max=BUSY)
+        context = CONTEXT[self.grid.before(busy, at)]
+        cost = prices.cell[ratio, context, symbol] + beyond
+        lost, left = (np.square(part).sum(0) for part in (u, u - value))
+        kept = left + np.float32(worth) * cost < lost + np.float32(worth) * prices.empty[ratio, context]
+        kept &= total > 0
+        busy[at[~kept]] = 0
+        at, row, ratio, symbol, beyond = (part[kept] for part in (at, row, ratio, symbol, beyond))
+        given, magnitude, value = (part[:, kept] for part in (given, magnitude, value))
+        activity = self.grid.activity(busy)
+        context = CONTEXT[activity[at]]
+        bits = prices.nothing[profile[rows], step]
+        bits += np.bincount(
+            row, prices.cell[ratio, context, symbol].astype(np.float64) + beyond - prices.empty[ratio, context], m
+        )
+        beside = np.flatnonzero(activity != 0)
+        of = beside // size
+        ratio = _ratio(level[beside], step[of])
         coded = ratio >= 0
-        ratio = ratio.clamp(min=0)
-        cells = (u.sign() * (u.abs() + rounding).floor()).clamp(-LARGEST - MOST, LARGEST + MOST) * coded[:, None]
-        price = -(self.cell_frequency[number].cpu().float() / TOTAL).log2().flatten()
-        place = (ratio * CONTEXTS + _activity(cells)) * SIDE * SIDE
-        bits, empty = price[place + _symbol(cells)] + _beyond(cells), price[place + EMPTY]
-        value = self._values(cells, ratio)
-        error, lost = (u - value).square().sum(1), u.square().sum(1)
-        kept = (error + worth * bits < lost + worth * empty) & coded
-        cells = cells * kept[:, None]
-        bits = (price[(ratio * CONTEXTS + _activity(cells)) * SIDE * SIDE + _symbol(cells)] + _beyond(cells)) * coded
-        error = torch.where(kept, error, lost).sum((1, 2)) * width.square()
-        return cells.to(torch.int16), bits.sum((1, 2)), error
+        beside, of, ratio = (part[coded] for part in (beside, of, ratio))
+        bits += np.bincount(of, prices.more[ratio, CONTEXT[activity[beside]]], m)
+        sized = value.astype(np.float64) * width[row]
+        gain = (sized * (2 * np.abs(given) - sized)).sum(0)
+        integers = np.where(given < 0, -magnitude, magnitude)
+        return row, at - row * size, integers, bits, some.power[rows] - np.bincount(row, gain, m)
+
+    def _sent(self, parts: Sequence[Found]) -> Sent:
+        """What was found, as it is sent."""
+        header = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("profile", "shift", "energy", "step")
+        )
+        cells = np.concatenate([self.grid.cells(part.cells) for part in parts])
+        return Sent(*map(torch.from_numpy, (*header, cells)))
 
     # both ----------------------------------------------------------------------------------------------------------------
 
     @property
     def _number(self) -> int:
         return self.config.shared.index(self.config.rate)
-
-    def _levels(self, profile: Tensor, shift: Tensor) -> Tensor:
-        """Of each sample's cells, [n, angle, delay], integer."""
-        return profiles.moved(self.levels.cpu()[profile].long(), shift - self.config.shifts)
-
-    def _values(self, cells: Tensor, ratio: Tensor) -> Tensor:
-        """What integers stand for, in steps: of either sign the centroid of its magnitude, [n, 2, angle, delay]."""
-        magnitude = cells.abs().long()
-        centroid = self.centroid[self._number].cpu()[ratio.clamp(min=0)[:, None], magnitude.clamp(max=LARGEST)]
-        return (centroid + _excess(magnitude)) * cells.sign()
-
-    def _width(self, energy: Tensor, step: Tensor) -> Tensor:
-        """Quantiser steps in units of the scale, [n]."""
-        quarters = 2 * (energy - ENERGIES // 2) + COARSEST - step
-        return torch.exp2(quarters.float() / (2 * PER_OCTAVE))
 
     def _header(self) -> tuple[Tensor, ...]:
         """Frequencies of what precedes the cells, in order."""
@@ -254,66 +488,116 @@ class ProfileCode(MultiRate[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
         )
         return tuple(row.cpu().long() for row in rows)
 
-    def _tables(self) -> tuple[list[Integers], Integers]:
-        """Cumulative frequencies: of the header's symbols, and of the cells [context, symbol + 1]."""
-        header = [cumulative(row.numpy()) for row in self._header()]
+    def _alphabets(self) -> tuple[list[Alphabets], Alphabets]:
+        """Of the header's symbols; and of the cells, one for each ratio and context."""
+        header = [Alphabets(row.numpy()[None]) for row in self._header()]
         cells = self.cell_frequency[self._number].cpu().numpy().astype(np.int64).reshape(-1, SIDE * SIDE)
-        return header, cumulative(cells)
+        return header, Alphabets(cells)
 
-    def _encode(self, sent: Sent, tables: tuple[list[Integers], Integers]) -> tuple[Integers, NDArray[np.bool_]]:
+    def _ratios(self, profile: Integers, shift: Integers, step: Integers) -> Integers:
+        """Levels of cells' power over the squared step, [n, place]; below 0 for what is not coded."""
+        levels = np.full((self.config.profiles, self.config.delays, self.grid.column), NEVER, np.int16)
+        levels[..., 2:] = self.levels.cpu().numpy().swapaxes(1, 2)
+        ratio = np.full((len(profile), self.grid.size), -1, np.int16)
+        moved = Windows(levels)(profile, shift - self.config.shifts)
+        ratio[:, self.grid.column :] = _ratio(moved, step[:, None].astype(np.int16))
+        return ratio
+
+    def _encode(self, sent: Sent) -> tuple[Integers, NDArray[np.bool_]]:
         """Bits [n, rate], and which samples they suffice for."""
-        header, table = tables
-        encoder, everyone = Encoder(len(sent.profile), self.config.rate), np.arange(len(sent.profile))
-        for starts, value in zip(header, (part.numpy() for part in sent.header), strict=True):
-            encoder.put(everyone, starts[value], starts[value + 1])
-        ratio = _ratio(self._levels(sent.profile, sent.shift), sent.step)
-        context = (ratio.clamp(min=0) * CONTEXTS + _activity(sent.cells)).numpy()
-        symbol, coded = _symbol(sent.cells).numpy(), (ratio >= 0).numpy()
-        magnitude = sent.cells.abs().long().numpy()
-        for delay in range(self.config.delays):
-            for angle in range(self.config.angles):
-                rows = np.flatnonzero(coded[:, angle, delay])
+        alphabets, rate = self._alphabets(), self.config.rate
+        parts = [
+            self._encode_some(sent.rows(slice(k, k + self.at_once)), alphabets)
+            for k in range(0, len(sent), self.at_once)
+        ]
+        if not parts:
+            return np.zeros((0, rate), np.int64), np.zeros(0, bool)
+        bits, fits = zip(*parts, strict=True)
+        return np.concatenate(bits), np.concatenate(fits)
+
+    def _encode_some(
+        self, sent: Sent, alphabets: tuple[list[Alphabets], Alphabets]
+    ) -> tuple[Integers, NDArray[np.bool_]]:
+        header = [part.cpu().numpy() for part in sent.header]
+        ratio = self._ratios(header[0], header[1], header[3])
+        line = Lines(ratio >= 0)
+        cells = self.grid.laid(sent.cells.cpu().numpy()[line.order])
+        magnitude = np.abs(cells)
+        busy = magnitude.sum(1).clip(max=BUSY).astype(np.uint8).ravel()
+        near = magnitude.clip(max=LARGEST)
+        symbol = _symbol(near.swapaxes(0, 1), cells.swapaxes(0, 1)).ravel()
+        which = _which(ratio[line.order].ravel()[line.place], self.grid.activity(busy)[line.place])
+        start, end = alphabets[1].bounds(which, symbol[line.place])
+        large = magnitude.swapaxes(0, 1).reshape(2, -1)[:, line.place]
+        encoder = Encoder(len(sent), self.config.rate)
+        for alphabet, value in zip(alphabets[0], header, strict=True):
+            encoder.put(slice(0, len(sent)), *alphabet.bounds(0 * value, value[line.order]))
+        for here in line.turns:
+            encoder.put(slice(0, here.stop - here.start), start[here], end[here])
+            for part in large[:, here]:
+                rows = np.flatnonzero(part >= LARGEST)
                 if len(rows):
-                    which, value = context[rows, angle, delay], symbol[rows, angle, delay]
-                    encoder.put(rows, table[which, value], table[which, value + 1])
-                    for part in magnitude[rows, 0, angle, delay], magnitude[rows, 1, angle, delay]:
-                        large = part >= LARGEST
-                        if large.any():
-                            encoder.put_number(rows[large], part[large] - LARGEST)
-        return encoder.finish()
+                    encoder.put_number(rows, part[rows].astype(np.int64) - LARGEST)
+        bits, fits = encoder.finish()
+        return bits[line.back], fits[line.back]
 
     # base station --------------------------------------------------------------------------------------------------------
 
     def reconstruct(self, codes: Tensor, y: Tensor | None) -> Tensor:
-        header, table = self._tables()
-        decoder, everyone = Decoder(codes.cpu().numpy()), np.arange(len(codes))
-        profile, shift, energy, step = (
-            torch.from_numpy(decoder.get(everyone, np.broadcast_to(starts, (len(codes), len(starts)))))
-            for starts in header
-        )
-        ratio = _ratio(self._levels(profile, shift), step)
-        level, coded = ratio.clamp(min=0).numpy() * CONTEXTS, (ratio >= 0).numpy()
-        pair = np.zeros((len(codes), 2, self.config.angles, self.config.delays), np.int64)
-        magnitude = np.zeros(
-            (len(codes), self.config.angles + 3, self.config.delays + 1), np.int64
-        )  # with a border of zeros
-        for delay in range(self.config.delays):
-            for angle in range(self.config.angles):
-                rows = np.flatnonzero(coded[:, angle, delay])
-                if not len(rows):
-                    continue
-                context = level[rows, angle, delay] + _context(_neighbours(magnitude[rows], angle, delay))
-                symbol = decoder.get(rows, table[context])
-                parts = symbol // SIDE - LARGEST, symbol % SIDE - LARGEST
-                magnitude[rows, angle + 2, delay + 1] = np.minimum(np.abs(parts[0]) + np.abs(parts[1]), 4)
-                for axis, part in enumerate(parts):
-                    large = np.abs(part) == LARGEST
-                    if large.any():
-                        part[large] += np.sign(part[large]) * decoder.get_number(rows[large])
-                    pair[rows, axis, angle, delay] = part
-        cells = torch.from_numpy(pair)
-        image = self._values(cells, ratio) * self._width(energy, step)[:, None, None, None]
+        image = self.picture(self.parse(codes)).image
         return (torch.complex(image[:, 0], image[:, 1]).to(self.device) * self.scale).to(self.complex_dtype)
+
+    def parse(self, codes: Tensor) -> Sent:
+        """Read what was sent: the decoder's first half.
+
+        :param codes: bits, int64 [n, rate]
+        """
+        alphabets, bits = self._alphabets(), codes.cpu().numpy()
+        starts = range(0, max(len(bits), 1), self.at_once)
+        return Sent.joined([self._parse_some(bits[k : k + self.at_once], alphabets) for k in starts])
+
+    def picture(self, sent: Sent) -> Picture:
+        """Draw what was sent: the decoder's second half, on the CPU."""
+        profile, shift, energy, step = (part.cpu().numpy() for part in sent.header)
+        cells = sent.cells.cpu().numpy()
+        ratio, width = self.grid.cells(self._ratios(profile, shift, step)), _width(energy, step)
+        centroid = self.centroid[self._number].cpu().numpy()
+        sample, _, angle, delay = some = np.nonzero(cells)
+        integer = cells[some].astype(np.int64)
+        near = np.abs(integer).clip(max=LARGEST)
+        value = centroid[ratio[sample, angle, delay].clip(0), near] + (np.abs(integer) - near).astype(np.float32)
+        image = np.zeros(cells.shape, np.float32)
+        image[some] = np.sign(integer) * value * width[sample]
+        return Picture(torch.from_numpy(image), torch.from_numpy(ratio).long(), torch.from_numpy(width))
+
+    def _parse_some(self, bits: Integers, alphabets: tuple[list[Alphabets], Alphabets]) -> Sent:
+        decoder, n, column = Decoder(bits), len(bits), self.grid.column
+        unconditional = np.zeros(n, np.int64)
+        profile, shift, energy, step = (decoder.get(slice(0, n), header, unconditional) for header in alphabets[0])
+        ratio = self._ratios(profile, shift, step)
+        line = Lines(ratio >= 0)
+        decoder.arrange(line.order)
+        first = ratio[line.order].ravel()[line.place].astype(np.int64) * CONTEXTS
+        activity = np.zeros(n * self.grid.size + 2 * column, np.uint8)
+        cells = np.zeros((2, n * self.grid.size), np.int16)
+        for here in line.turns:
+            at = line.place[here]
+            symbol = decoder.get(slice(0, len(at)), alphabets[1], first[here] + CONTEXT.take(activity.take(at)))
+            rows = np.flatnonzero(symbol != EMPTY)
+            if not len(rows):
+                continue
+            at, symbol = at[rows], symbol[rows]
+            pair = np.stack((symbol // SIDE, symbol % SIDE)) - LARGEST
+            busy = np.abs(pair).sum(0).clip(max=BUSY).astype(np.uint8)
+            for distance, weight in self.grid.ahead:
+                activity[at + distance] += weight * busy
+            for part in pair:
+                large = np.flatnonzero(np.abs(part) == LARGEST)
+                if len(large):
+                    part[large] += np.sign(part[large]) * decoder.get_number(rows[large])
+            cells[:, at] = pair
+        laid = cells.reshape(2, n, -1).swapaxes(0, 1)[line.back]
+        return Sent(*map(torch.from_numpy, (profile, shift, energy, step, self.grid.cells(laid))))
 
     def _weights_of(self, rate: int) -> dict[str, Tensor]:
         number = self.config.shared.index(rate)
@@ -378,11 +662,14 @@ class ProfileCode(MultiRate[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
 
     def _count(self, sent: Sent, x: Tensor, guess: NDArray[np.float64]) -> None:
         """Probabilities and centroids from what was coded of samples."""
-        ratio = _ratio(self._levels(sent.profile, sent.shift), sent.step)
-        coded = ratio >= 0
-        near = sent.cells.abs().long().clamp(max=LARGEST)
+        picture = self.picture(sent)
+        ratio, coded = picture.ratio, picture.ratio >= 0
+        magnitude = sent.cells.long().abs()
+        near = magnitude.clamp(max=LARGEST)
         real, imaginary = near[:, 0][coded], near[:, 1][coded]
-        context = (ratio * CONTEXTS + _activity(sent.cells))[coded]
+        busy = self.grid.laid(magnitude.sum(1).clamp(max=BUSY).to(torch.uint8).numpy())
+        activity = self.grid.cells(self.grid.activity(busy.ravel()).reshape(busy.shape))
+        context = (ratio * CONTEXTS + torch.from_numpy(CONTEXT[activity]))[coded]
         side = LARGEST + 1
         count = torch.bincount((context * side + real) * side + imaginary, minlength=RATIOS * CONTEXTS * side * side)
         joint = count.view(RATIOS, CONTEXTS, side, side).double()
@@ -392,16 +679,10 @@ class ProfileCode(MultiRate[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
         self.cell_frequency.copy_(
             torch.from_numpy(frequencies(weights + 16 * (level / level.sum(-1, keepdims=True))[:, None]))[None]
         )
-        u = (
-            torch.view_as_real(x / self.scale).permute(0, 3, 1, 2)
-            / self._width(sent.energy, sent.step)[:, None, None, None]
-        )
-        magnitude, of_coded = (
-            (u * sent.cells.sign()).float() - _excess(sent.cells.abs().long()),
-            coded[:, None].expand_as(near),
-        )
+        u = self.to_image(x) / picture.width[:, None, None, None]
+        over, of_coded = (u * sent.cells.sign()).float() - (magnitude - near), coded[:, None].expand_as(near)
         place = (ratio.clamp(min=0)[:, None] * side + near)[of_coded]
-        total = torch.zeros(RATIOS * side).index_add_(0, place, magnitude[of_coded])
+        total = torch.zeros(RATIOS * side).index_add_(0, place, over[of_coded])
         times = torch.bincount(place, minlength=RATIOS * side).float()
         usual = torch.arange(side).float().repeat(RATIOS)
         centroid = ((total + 5 * usual) / (times + 5)).view(RATIOS, side)
@@ -409,46 +690,29 @@ class ProfileCode(MultiRate[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
         self.centroid.copy_(centroid[None])
 
 
-def _ratio(level: Tensor, step: Tensor) -> Tensor:
-    """Level of a cell's power over the squared step, above -BELOW, [n, angle, delay]; negative for cells that are not coded."""
-    return (level + (step - COARSEST)[:, None, None] + BELOW).clamp(max=RATIOS - 1)
+def _ratio(level: NDArray[Any], step: NDArray[Any]) -> NDArray[Any]:
+    """Level of a cell's power over the squared step, above -BELOW; negative for cells that are not coded."""
+    return np.minimum(level + step - COARSEST + BELOW, RATIOS - 1)
 
 
-def _symbol(cells: Tensor) -> Tensor:
-    """(re, im) as one number, as far as there are symbols, [n, angle, delay]."""
-    near = cells.long().clamp(-LARGEST, LARGEST) + LARGEST
-    return near[:, 0] * SIDE + near[:, 1]
+def _width(energy: Integers, step: Integers) -> NDArray[np.float32]:
+    """Quantiser steps in units of the scale, [n]."""
+    return WIDTHS[2 * energy + STEPS - step]
 
 
-def _excess(magnitude: Tensor) -> Tensor:
-    """Of magnitudes, over the largest that has a symbol."""
-    return (magnitude - LARGEST).clamp(min=0)
+def _which(ratio: NDArray[Any], activity: NDArray[Any]) -> Integers:
+    """Numbers of cells' alphabets."""
+    return ratio.astype(np.int64) * CONTEXTS + CONTEXT[activity]
 
 
-def _beyond(cells: Tensor) -> Tensor:
-    """Bits of what follows the symbols of large magnitudes, [n, angle, delay]."""
-    magnitude = cells.abs().long()
-    taken: Tensor = NUMBER_BITS[_excess(magnitude)] * (magnitude >= LARGEST)
-    return taken.sum(1)
+def _symbol(near: Integers, sign: NDArray[Any]) -> Integers:
+    """(re, im) as one number, as far as there are symbols.
 
-
-def _neighbours(magnitude: Any, angle: Any, delay: Any) -> Any:
-    """Weighted magnitudes of what was coded before a cell, from magnitudes with a border of zeros."""
-    before = 2 * magnitude[:, angle + 1, delay + 1] + magnitude[:, angle, delay + 1]
-    return before + magnitude[:, angle + 1, delay] + 2 * magnitude[:, angle + 2, delay] + magnitude[:, angle + 3, delay]
-
-
-def _context(neighbours: Any) -> Any:
-    """Number of the context, 0 ... CONTEXTS - 1."""
-    return sum((neighbours >= bound) * 1 for bound in ACTIVITY)
-
-
-def _activity(cells: Tensor) -> Tensor:
-    """Context of every cell by its neighbours, [n, angle, delay]."""
-    magnitude = torch.nn.functional.pad(cells.abs().sum(1).clamp(max=4).long(), (1, 0, 2, 1))
-    angles, delays = torch.arange(cells.shape[2])[:, None], torch.arange(cells.shape[3])
-    found: Tensor = _context(_neighbours(magnitude, angles, delays))
-    return found
+    :param near: magnitudes up to LARGEST, [2, ...]
+    :param sign: numbers of their signs, [2, ...]
+    """
+    real, imaginary = np.where(sign < 0, -near, near).astype(np.int64) + LARGEST
+    return real * SIDE + imaginary
 
 
 def _spread(count: NDArray[np.float64]) -> NDArray[np.float64]:

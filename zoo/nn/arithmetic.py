@@ -1,7 +1,7 @@
 """Arithmetic coding of many samples side by side: integer probabilities in, bits out, the same on every machine.
 
-Each sample has a stream of its own; one call codes the next symbol of all of them, or of those that take part. Everything is
-integer, so that encoder and decoder agree whatever machine they run on.
+Each sample has a stream of its own; one call codes the next symbol of all of them, or of those that take part. It is quickest where
+those are the first so many, a slice. Everything is integer, so that encoder and decoder agree whatever machine they run on.
 
 Source: I. H. Witten, R. M. Neal, J. G. Cleary, "Arithmetic coding for data compression", Communications of the ACM 1987.
 """
@@ -19,6 +19,7 @@ LONGEST = 10  # binary digits behind the first of a number that is coded without
 MOST = (2 << LONGEST) - 2  # such a number
 
 Integers = NDArray[np.int64]
+Rows = Integers | slice  # samples, each once
 
 
 def frequencies(weights: NDArray[np.floating]) -> Integers:
@@ -45,16 +46,62 @@ def number_bits(number: NDArray[np.integer]) -> Integers:
     return digits + np.minimum(digits + 1, LONGEST)
 
 
+class Alphabets:
+    """Some alphabets of the same size.
+
+    :param frequency: of the symbols, as :func:`frequencies` returns them, [alphabet, symbol]
+    """
+
+    def __init__(self, frequency: Integers) -> None:
+        self.starts = cumulative(frequency)
+        self.usual: Integers = frequency.argmax(1)
+        self._size = frequency.shape[1]
+        self._sorted = (self.starts[:, :-1] + TOTAL * np.arange(len(frequency))[:, None]).ravel()
+        self._low, self._high = self.starts[:, :-1].ravel(), self.starts[:, 1:].ravel()
+
+    def bounds(self, which: Integers, symbol: Integers) -> tuple[Integers, Integers]:
+        """Where symbols begin and end.
+
+        :param which: alphabets, [m]
+        :param symbol: [m]
+        :returns: places out of :data:`TOTAL`, [m] each
+        """
+        index = which * self._size + symbol
+        return self._low.take(index), self._high.take(index)
+
+    def find(self, which: Integers, place: Integers) -> Integers:
+        """The symbols that hold places.
+
+        :param which: alphabets, [m]
+        :param place: 0 ... TOTAL - 1, [m]
+        :returns: symbols, [m]
+        """
+        found: Integers = np.searchsorted(self._sorted, which * TOTAL + place, side="right") - 1 - which * self._size
+        return found
+
+
+EVEN = Alphabets(np.full((1, 2), TOTAL // 2))  # a bit without a model
+
+
 class Interval:
     """What encoder and decoder share: each sample's interval, and how a symbol narrows it."""
 
     def __init__(self, samples: int) -> None:
         self.low, self.high = np.zeros(samples, np.int64), np.full(samples, TOP)
 
-    def narrow(self, rows: Integers, start: Integers, end: Integers) -> None:
-        """To a symbol's share of it, for some samples."""
-        low, span = self.low[rows], self.high[rows] - self.low[rows] + 1
-        self.low[rows], self.high[rows] = low + (span * start >> TOTAL_BITS), low + (span * end >> TOTAL_BITS) - 1
+    def share(self, rows: Rows, start: Integers, end: Integers) -> tuple[Integers, Integers]:
+        """What a symbol would narrow intervals to: the least and the largest of each, [m]."""
+        low = self.low[rows]
+        span = self.high[rows] - low
+        span += 1
+        return low + (span * start >> TOTAL_BITS), low + (span * end >> TOTAL_BITS) - 1
+
+    def narrow(self, rows: Rows, low: Integers, high: Integers) -> Integers:
+        """Set intervals; which samples' intervals are to be widened."""
+        self.low[rows], self.high[rows] = low, high
+        # a half of the register or less is decided, or a quarter on both sides of the middle
+        place = np.flatnonzero(high - low < HALF)
+        return place if isinstance(rows, slice) else rows[place]
 
     def decided(self, rows: Integers) -> tuple[Integers, Integers]:
         """Of some samples, those whose next bit is known and those whose interval straddles the middle too narrowly."""
@@ -79,21 +126,21 @@ class Encoder(Interval):
         self.bits = np.zeros((samples, bits), np.int64)
         self.length, self.pending = np.zeros(samples, np.int64), np.zeros(samples, np.int64)
 
-    def put(self, rows: Integers, start: Integers, end: Integers) -> None:
+    def put(self, rows: Rows, start: Integers, end: Integers) -> None:
         """Code a symbol of each of some samples.
 
-        :param rows: the samples, each once, [m]
+        :param rows: the samples, [m], or a slice from 0
         :param start: where the symbol begins among :data:`TOTAL`, [m]
         :param end: where it ends, [m]
         """
-        self.narrow(rows, start, end)
-        while len(rows):
-            known, narrow = self.decided(rows)
+        wide = self.narrow(rows, *self.share(rows, start, end))
+        while len(wide):
+            known, narrow = self.decided(wide)
             self._emit(known, self.low[known] >> (REGISTER - 1))
             self.pending[narrow] += 1
             self.low[narrow] -= QUARTER
             self.high[narrow] -= QUARTER
-            self.widen(rows := np.concatenate((known, narrow)))
+            self.widen(wide := np.concatenate((known, narrow)))
 
     def put_number(self, rows: Integers, number: Integers) -> None:
         """Code a number, 0 to :data:`MOST`, of each of some samples by even chances, in :func:`number_bits` bits (Elias' gamma code)."""
@@ -147,23 +194,36 @@ class Decoder(Interval):
         for _ in range(REGISTER):
             self._read(everyone)
 
-    def get(self, rows: Integers, starts: Integers) -> Integers:
+    def arrange(self, order: Integers) -> None:
+        """Put the samples into another order: the first is to be the one that now is at ``order[0]``, ..."""
+        for name, value in vars(self).items():
+            setattr(self, name, value[order])
+
+    def get(self, rows: Rows, alphabets: Alphabets, which: Integers) -> Integers:
         """The next symbol of each of some samples.
 
-        :param rows: the samples, each once, [m]
-        :param starts: where the symbols of each one's alphabet begin, and the end, [m, symbol + 1]
+        :param rows: the samples, [m], or a slice from 0
+        :param alphabets: that the symbols may be of
+        :param which: the alphabet of each, [m]
+        :returns: [m]
         """
-        low, span = self.low[rows], self.high[rows] - self.low[rows] + 1
-        place = (((self.value[rows] - low + 1) << TOTAL_BITS) - 1) // span
-        symbol: Integers = (starts[:, 1:] <= place[:, None]).sum(1)
-        each = np.arange(len(rows))
-        self.narrow(rows, starts[each, symbol], starts[each, symbol + 1])
-        while len(rows):
-            known, narrow = self.decided(rows)
+        value = self.value[rows]
+        symbol = alphabets.usual.take(which)
+        low, high = self.share(rows, *alphabets.bounds(which, symbol))
+        other = np.flatnonzero((value < low) | (value > high))
+        if len(other):
+            these = other if isinstance(rows, slice) else rows[other]
+            begin, span = self.low[these], self.high[these] - self.low[these] + 1
+            place = (((value[other] - begin + 1) << TOTAL_BITS) - 1) // span
+            symbol[other] = alphabets.find(which[other], place)
+            low[other], high[other] = self.share(these, *alphabets.bounds(which[other], symbol[other]))
+        wide = self.narrow(rows, low, high)
+        while len(wide):
+            known, narrow = self.decided(wide)
             for register in (self.low, self.high, self.value):
                 register[narrow] -= QUARTER
-            self.widen(rows := np.concatenate((known, narrow)))
-            self._read(rows)
+            self.widen(wide := np.concatenate((known, narrow)))
+            self._read(wide)
         return symbol
 
     def get_number(self, rows: Integers) -> Integers:
@@ -179,7 +239,7 @@ class Decoder(Interval):
         return value - 1
 
     def _get_bit(self, rows: Integers) -> Integers:
-        return self.get(rows, np.broadcast_to(np.array([0, TOTAL // 2, TOTAL]), (len(rows), 3)))
+        return self.get(rows, EVEN, np.zeros(len(rows), np.int64))
 
     def _read(self, rows: Integers) -> None:
         """Another bit into the register."""

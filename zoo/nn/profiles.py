@@ -10,39 +10,83 @@ distance of spectra, Itakura and Saito's, is this likelihood.
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 PER_OCTAVE = 4  # levels
 FLOOR = 0.02  # least power of a cell in a profile
 ROUNDS = 6  # of the fit
+SPARE = 7  # candidates beside those asked for that are compared exactly
+AT_ONCE = 128  # samples whose likelihoods are held
 RARE = 3  # samples that a profile must have to be kept
 
 
-def moved(levels: Tensor, shift: Tensor) -> Tensor:
-    """Levels [n, angle, delay] moved by some delays each, [n]; what leaves at one end enters at the other."""
-    delays = levels.shape[2]
-    source = (torch.arange(delays) - shift[:, None]) % delays
-    return levels.gather(2, source[:, None].expand_as(levels))
+class Windows:
+    """A table of delay-major rows that is read at any shift in delay: what leaves at one end enters at the other.
+
+    :param table: of all profiles, [profile, delay, ...]
+    """
+
+    def __init__(self, table: NDArray[Any]) -> None:
+        self.delays, self.column = table.shape[1], math.prod(table.shape[2:])
+        twice = np.concatenate((table, table), 1).reshape(len(table), -1)
+        self._views = np.lib.stride_tricks.sliding_window_view(twice, self.delays * self.column, axis=1)
+
+    def __call__(self, profile: NDArray[np.int64], move: NDArray[np.int64]) -> NDArray[Any]:
+        """Rows of profiles, moved by some delays.
+
+        :param profile: [...]
+        :param move: delays, under their number in either direction, [...]
+        :returns: [..., delay * ...]
+        """
+        return self._views[profile, -move % self.delays * self.column]
 
 
 def likeliest(levels: Tensor, prior: Tensor, power: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
     """The profiles and shifts under which samples are likeliest.
 
-    :param levels: of all profiles, [profile, angle, delay]
+    Correlations by way of the delays' spectra find a few in single precision; sums in double precision, in an order that depends on
+    nothing else, rank them. A sample finds the same whatever the samples beside it and however many threads work.
+
+    :param levels: of all profiles, integers, [profile, angle, delay]
     :param prior: probabilities up to a factor, [profile, shift]; the middle shift moves nothing
     :param power: of samples' cells, their mean being 1, [n, angle, delay]
     :param count: how many of each sample, the likeliest first
     :returns: profiles and shifts (0 and up), [n, count] each
     """
-    profiles, shifts = prior.shape
-    every = levels.long().repeat_interleave(shifts, 0)
-    octaves = moved(every, (torch.arange(shifts) - shifts // 2).repeat(profiles)).flatten(1).float() / PER_OCTAVE
-    score = prior.float().log().flatten() - octaves.sum(1) * math.log(2)
-    inverse = torch.exp2(-octaves).T.contiguous()
-    found = torch.cat([(score - part @ inverse).topk(count, 1).indices for part in power.flatten(1).split(512)])
-    return found // shifts, found % shifts
+    (size, shifts), delays = prior.shape, levels.shape[2]
+    octaves = levels.mT.numpy().astype(np.float64) / PER_OCTAVE  # delay-major
+    score = np.log(prior.numpy().astype(np.float64)) - octaves.sum((1, 2))[:, None] * math.log(2)
+    inverse = np.exp2(-octaves)
+    spectrum = torch.fft.rfft(torch.from_numpy(inverse).float(), dim=1).movedim(1, 0).mT  # [frequency, angle, profile]
+    real = torch.cat((spectrum.real, spectrum.imag), 1)
+    imaginary = torch.cat((-spectrum.imag, spectrum.real), 1)
+    frequency, move = np.arange(delays // 2 + 1), np.arange(shifts) - shifts // 2
+    weight = np.where((frequency == 0) | (2 * frequency == delays), 1, 2) / delays
+    turn = weight * np.exp(2j * np.pi * (np.outer(move, frequency) % delays) / delays)
+    cosine, sine = (torch.from_numpy(part).float() for part in (turn.real, -turn.imag))
+    offset, windows = torch.from_numpy(score.T.copy()).float(), Windows(inverse)
+    near = min(count + SPARE, size)
+    found = []
+    for part in power.mT.split(AT_ONCE):
+        n = len(part)
+        wave = torch.fft.rfft(part.float(), dim=1).movedim(1, 0)
+        wave = torch.cat((wave.real, wave.imag), 2)
+        match = (sine @ (wave @ imaginary).flatten(1)).addmm_(cosine, (wave @ real).flatten(1), beta=-1, alpha=-1)
+        guess = match.view(shifts, n, size).add_(offset[:, None])
+        which = guess.amax(0).topk(near, 1).indices
+        best = guess.gather(2, which.expand(shifts, n, near)).movedim(0, 2).flatten(1).topk(near, 1).indices
+        pair = (which.gather(1, best // shifts) * shifts + best % shifts).sort(1).values.numpy()
+        terms = windows(pair // shifts, move[pair % shifts]) * part.double().flatten(1).numpy()[:, None]
+        exact = score.flatten()[pair] - terms.sum(-1)
+        order = (-exact).argsort(1, kind="stable")[:, :count]
+        found.append(torch.from_numpy(np.take_along_axis(pair, order, 1)))
+    pairs = torch.cat(found) if found else torch.zeros(0, count, dtype=torch.int64)
+    return pairs // shifts, pairs % shifts
 
 
 def fit(power: Tensor, profiles: int, reach: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
