@@ -84,14 +84,11 @@ def _train(
 ) -> tuple[Model[Any], list[Path]]:
     """Train one stage, after the one before it, and export: the model, and the directories that it is shipped in."""
     codec, trainer, stage, minutes = build(recipe, source), None, first_stage(recipe), None
-    if stage is not None:
+    if stage is not None and not issubclass(architecture(stage.architecture), Fitted):
         source.batches(0, stage.training.batch)  # refuses a batch that the data cannot fill, before anything is written
-    fitted_first = stage is not None and issubclass(architecture(stage.architecture), Fitted)
-    if (
-        stage is not None and max_minutes is not None and not fitted_first
-    ):  # each stage has the time that its steps take of all
-        minutes = max_minutes * stage.training.steps / (stage.training.steps + recipe.training.steps)
-        max_minutes -= minutes
+        if max_minutes is not None:  # each stage has the time that its steps take of all
+            minutes = max_minutes * stage.training.steps / (stage.training.steps + recipe.training.steps)
+            max_minutes -= minutes
     if isinstance(codec, Network):
         trainer = Trainer(codec.to(place.device), recipe.training, source, run, place, max_minutes)
     record = {

@@ -735,6 +735,3 @@ def _laplacian() -> NDArray[np.float64]:
     above = torch.exp(-((2 / variance).sqrt()[:, None]) * bounds)  # that a magnitude reaches each bound
     magnitude = torch.cat((1 - above[:, :1], above[:, :-1] - above[:, 1:], above[:, -1:]), 1)
     return _signed(magnitude[:, :, None] * magnitude[:, None, :]).numpy() + 1e-9
-
-
-Picture = None  # until the faster encoder lands

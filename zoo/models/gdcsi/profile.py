@@ -8,6 +8,7 @@ The last layer starts at zero, so that training starts at the classical code. St
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -92,15 +93,16 @@ class ProfileBackbone(Backbone):
     def search(self, x: Tensor, rate: int, effort: int, decode: Callable[[Any, int], Tensor]) -> Tensor:
         """Take of several profiles and roundings the payload that is best behind the denoiser, not before it."""
         code = self._at(rate)
-        best = code.decide(_complex(x))
-        best = code.parse(code.codes(_complex(x)))
-        least = self._error(best, x, code, decode)
-        for tried in code.candidates(_complex(x), SEARCHED[effort - 1]):
+        codes = code.codes(_complex(x)).to(x.device)
+        least = self._error(code.parse(codes), x, code, decode)
+        there = [attempt for attempt in SEARCHED[effort - 1] if attempt[0] < code.config.profiles]
+        for tried in code.candidates(_complex(x), there):
             error = self._error(tried, x, code, decode)
             better = error < least
-            best.take(better.cpu(), tried)
-            least = torch.where(better, error, least)
-        return code.write(best).to(x.device)
+            if better.any():
+                codes[better] = code.write(tried.rows(better.cpu())).to(x.device)
+                least = torch.where(better, error, least)
+        return codes
 
     def _error(self, sent: Sent, x: Tensor, code: ProfileCode, decode: Callable[[Any, int], Tensor]) -> Tensor:
         return energy(decode(self._told(code.picture(sent), x.device), len(x)) - x)
@@ -114,9 +116,9 @@ class ProfileBackbone(Backbone):
         seen: dict[str, Tensor] = {"number": number.to(torch.int8)}
         for place, rate in enumerate(shared):
             rows = number == place
-            for name, value in self._at(rate).decide(_complex(x[rows]), attempts=1).packed().items():
-                whole = seen.setdefault(name, torch.zeros(len(x), *value.shape[1:], dtype=value.dtype))
-                whole[rows] = value
+            for name, value in vars(self._at(rate).decide(_complex(x[rows]), attempts=1)).items():
+                whole = seen.setdefault(name, torch.zeros(len(x), *value.shape[1:], dtype=torch.int16))
+                whole[rows] = value.to(torch.int16)
         return seen
 
     def quantise(self, x: Tensor, y: Tensor | None, seen: Mapping[str, Tensor]) -> tuple[Context, Tensor, Tensor]:
@@ -127,7 +129,7 @@ class ProfileBackbone(Backbone):
         for place, rate in enumerate(self.config.shared):
             rows = number == place
             if rows.any():
-                picture = self._at(rate).picture(Sent.unpacked({name: seen[name][rows] for name in Sent.FIELDS}))
+                picture = self._at(rate).picture(Sent(*(seen[field.name][rows].long() for field in dataclasses.fields(Sent))))
                 image[rows], ratio[rows], width[rows] = picture.image, picture.ratio, picture.width
         image = turned(image, seen["phase"])
         return self._told(Picture(image, ratio, width), x.device), torch.zeros((), device=x.device), number.to(x.device)
