@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from datagen.publishing import publish, pull
     from datagen.recipe import CDLRecipe, COST2100Recipe, InHRecipe, MatfileRecipe, Recipe
     from datagen.scenarios.cdl_statistics import ConditionalStatistics, conditional_statistics
-    from datagen.scenarios.cost2100 import Multipath, multipath, path_maps
+    from datagen.scenarios.cost2100 import Multipath, multipath, path_maps, redrawn
     from datagen.simulate import sample, stream
     from datagen.store import Store, open_store
     from datagen.tensorflow_reader import tf_dataset
@@ -29,11 +29,12 @@ _HOMES = {  # public name -> module; imported on first use, so that `import data
     "sample": "simulate", "stream": "simulate", "Store": "store", "open_store": "store", "tf_dataset": "tensorflow_reader",
     "ConditionalStatistics": "scenarios.cdl_statistics", "conditional_statistics": "scenarios.cdl_statistics",
     "Multipath": "scenarios.cost2100", "multipath": "scenarios.cost2100", "path_maps": "scenarios.cost2100",
+    "redrawn": "scenarios.cost2100",
 }  # fmt: skip
 __all__ = [
     "CDLRecipe", "COST2100Recipe", "ConditionalStatistics", "DatagenError", "InHRecipe", "Interrupted", "Manifest", "MatfileRecipe",
     "Multipath", "Recipe", "Store", "VerificationError", "conditional_statistics", "generate", "multipath", "open_store", "path_maps", "publish", "pull",
-    "regenerate", "sample", "stream", "survey", "tf_dataset", "verify",
+    "redrawn", "regenerate", "sample", "stream", "survey", "tf_dataset", "verify",
 ]  # fmt: skip
 
 

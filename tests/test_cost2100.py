@@ -525,3 +525,53 @@ def test_a_sample_is_the_sum_of_its_path_maps(convention: str) -> None:
             assert scale == pytest.approx(1)
     with pytest.raises(DatagenError, match="has no sample 100000 in train"):
         datagen.path_maps(recipe, 100000)
+
+
+def test_redraws_are_determined_by_recipe_sample_and_seed() -> None:
+    recipe = datagen.COST2100Recipe(antennas=8, crop_taps=8)
+    many = datagen.redrawn(recipe, 3, "test", 300)
+    assert many.shape == (300, 8, 8)
+    assert many.dtype == np.complex64
+    np.testing.assert_array_equal(datagen.redrawn(recipe, 3, "test", 200), many[:200])
+    others = [
+        datagen.redrawn(recipe, 3, "test", 2, seed=1),
+        datagen.redrawn(recipe, 3, "val", 2),
+        datagen.redrawn(recipe, 4, "test", 2),
+        datagen.redrawn(recipe.model_copy(update={"seed": 1}), 3, "test", 2),
+        many[2:4],
+    ]
+    assert all(np.abs(other - many[:2]).max() > 0.01 * np.abs(many).max() for other in others)
+    for arguments, words in [((100_000,), "has no sample 100000 in train"), ((0, "test", 0), "0 redraws are none")]:
+        with pytest.raises(DatagenError, match=words):
+            datagen.redrawn(recipe, *arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("users", [1, 20])
+def test_redraws_keep_the_clusters_of_the_sample(users: int) -> None:
+    """Their mean power is that of the sample's clusters, not of other samples', and clusters and line of sight are the very same."""
+    recipe = datagen.COST2100Recipe(users_per_environment=users)
+    x = next(iter(datagen.sample(recipe, range(6))))["X"].abs().square().sum(1)  # by delay
+    profile = np.stack([np.square(np.abs(datagen.redrawn(recipe, i, count=200))).mean(0).sum(0) for i in range(6)])
+    likeness = np.corrcoef(x.numpy(), profile)[:6, 6:]
+    assert likeness.diagonal().min() > 0.7
+    assert likeness.diagonal().mean() > likeness[~np.eye(6, dtype=bool)].mean() + 0.3
+    own = cost2100.draw(recipe, "train", [2])
+    found = cost2100.paths(recipe, own.to(torch.device("cpu")))
+    fresh = cost2100.paths(recipe, cost2100._redraw(recipe, own, "stream", 0, 5).to(torch.device("cpu")))
+    kept = found.sample == 0
+    for name in ("los_delay_s", "los_amplitude", "los_cos_bs"):
+        torch.testing.assert_close(getattr(fresh, name), getattr(found, name).expand(5), rtol=1e-9, atol=0)
+    power = fresh.amplitude.abs().square().sum(1)[fresh.sample < 5].view(5, -1)
+    torch.testing.assert_close(power, found.amplitude.abs().square().sum(1)[kept].expand(5, -1))
+    assert not torch.isclose(fresh.delay_s[: kept.sum()], found.delay_s[kept], rtol=1e-9, atol=0).any()
+
+
+def test_redraws_have_the_covariance_of_the_path_maps() -> None:
+    """Far from the law of paths' places: clusters that are points leave only the amplitudes to draw, as the maps do."""
+    points = dict.fromkeys(("delay_spread_ns", "azimuth_spread_bs_deg", "azimuth_spread_ue_deg"), 1e-6)
+    recipe = datagen.COST2100Recipe.model_validate({"convention": "physical", "antennas": 8, "crop_taps": 8, **points})
+    redrawn = datagen.redrawn(recipe, 0, count=4000).reshape(4000, -1)
+    maps = datagen.path_maps(recipe, 0).reshape(-1, 64)
+    expected = maps.T @ maps.conj()
+    difference = np.abs(redrawn.T @ redrawn.conj() / 4000 - expected).max()
+    assert difference < 0.1 * np.abs(expected).max()

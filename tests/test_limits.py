@@ -16,6 +16,7 @@ from zoo import data
 from zoo.covariances import Covariances, as_arrays
 from zoo.errors import ZooError
 from zoo.limits import (
+    clusters_known,
     from_store,
     gaussian_distortion,
     linear,
@@ -25,6 +26,7 @@ from zoo.limits import (
     water_level,
 )
 
+SMALL = datagen.COST2100Recipe(train=300, val=0, test=200, antennas=8, crop_taps=8)
 BITS = [32, 64, 128, 192, 256, math.inf]
 
 
@@ -141,6 +143,62 @@ def test_paths_known_of_a_recipe() -> None:
     with pytest.raises(ZooError, match="has 4 samples in test; 5 are asked for"):
         data.Simulated(recipe.model_dump(mode="json"), "cpu").path_maps(5)
     assert data.Simulated(None, "cpu").path_maps(1) is None
+
+
+def test_clusters_known_by_hand() -> None:
+    white = 2**0.5 * np.eye(2, 8, dtype=np.complex64).reshape(2, 2, 4)  # two redraws, each in a cell of its own
+    one = white[:1]
+    assert clusters_known([white, one], [0, 4]) == pytest.approx(np.array([[1, 2**-2], [1, 2**-4]]))
+    assert clusters_known([1j * one], [4]) == pytest.approx(
+        2**-4
+    )  # a complex component of variance v takes log2(v / D)
+
+
+def test_known_clusters_lie_between_the_gaussian_bound_and_known_paths() -> None:
+    law, bits = data.Simulated(SMALL.model_dump(mode="json"), "cpu"), [8, 16, 32, 64]
+    maps = law.path_maps(12)
+    assert maps is not None
+    x = next(iter(datagen.sample(SMALL, range(200), "test", batch_size=200)))["X"].numpy()
+    variances = np.linalg.eigvalsh(Covariances.of([(x, None, x)]).x)
+    clusters, paths = clusters_known(law.redrawn(12, 500), bits).mean(0), paths_known(maps, bits)
+    assert (np.diff(clusters) < 0).all()
+    assert (paths < clusters).all()
+    assert (clusters < gaussian_distortion(variances, np.array(bits, float)) / variances.sum()).all()
+
+
+def test_too_few_redraws_tell_too_low_an_error() -> None:
+    [x] = data.Simulated(SMALL.model_dump(mode="json"), "cpu").redrawn(1, 4000)
+    few, some, many = (clusters_known([x[:count]], [32])[0, 0] for count in (64, 1000, 4000))
+    assert few < some < many
+    assert some == pytest.approx(many, rel=0.05)
+
+
+def test_command_tells_of_known_clusters(zoo_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.limits.PATH_SAMPLES", 20)
+    datagen.generate(SMALL, tmp_path / "small.zarr")
+    given = ("limits", "small.zarr", "--components", "64", "--bits", "16", "--bits", "32")
+    result = zoo_cli(*given, "--simulate", "--cluster-samples", "9", "--redraws", "256", "--out", "limits.json")
+    assert result.returncode == 0, result.stderr
+    found = json.loads((tmp_path / "limits.json").read_text())
+    assert [row["name"] for row in found["rows"]] == ["Gaussian, no side information", "clusters known", "paths known"]
+    assert "clusters known  " in result.stdout
+    genie = found["genie"]
+    assert (genie["name"], genie["samples"], genie["redraws"]) == ("clusters known", 9, 256)
+    assert all(0 < error < 3 for error in genie["standard_error_db"])
+    assert "genie's reference, no bound on all codes; of 9 test samples, 256 redraws each" in result.stderr
+    for options, words in [
+        (("--simulate", "--redraws", "63"), "63 redraws are too few for the covariance of 64 cells; give at least 64"),
+        (("--simulate", "--cluster-samples", "201"), "has 200 samples in test; 201 are asked for"),
+        (("--simulate", "--cluster-samples", "1"), "1 is not in the range x>=2"),
+        (("--redraws", "99"), "--redraws goes with --simulate"),
+        (("--link", "k=4", "--cluster-samples", "9"), "--cluster-samples goes without --link"),
+    ]:
+        assert_one_line_error(zoo_cli(*given[:2], *options), 2, words)
+
+
+def test_clusters_of_another_scenario(small_store: Store, zoo_cli: Cli) -> None:
+    result = zoo_cli("limits", small_store.path, "--simulate", "--redraws", "2000")
+    assert_one_line_error(result, 2, "paths of cdl-c-fdd-v1 cannot be redrawn within clusters; only those of cost2100")
 
 
 def test_command(small_store: Store, zoo_cli: Cli, tmp_path: Path) -> None:

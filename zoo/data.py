@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import sys
 import threading
@@ -397,11 +398,39 @@ class Simulated:
         recipe = self.recipe
         if not isinstance(recipe, datagen.COST2100Recipe):
             return None
-        if samples > recipe.splits[split]:
-            raise ZooError(
-                f"{self.dataset.name} has {recipe.splits[split]} samples in {split}; {samples} are asked for"
-            )
+        self._require(samples, split)
         return (datagen.path_maps(recipe, index, split) for index in range(samples))
+
+    def redrawn(
+        self, samples: int, redraws: int, split: str = "test", progress: bool = False
+    ) -> Iterator[NDArray[np.complex64]]:
+        """Of the first samples of a split, each with its paths drawn anew within its own clusters, complex [redraw, angle, delay].
+
+        :param redraws: of each sample; at least as many as cells, whose covariance they are for
+        :param progress: show a bar on stderr if it takes longer than a few seconds
+        :raises ZooError: samples have no clusters to redraw the paths of, the split has fewer samples, or too few redraws
+        """
+        from tqdm import tqdm
+
+        import datagen
+
+        recipe, cells = self.recipe, math.prod(self.dataset.shape)
+        if not isinstance(recipe, datagen.COST2100Recipe):
+            raise ZooError(
+                f"paths of {self.dataset.name} cannot be redrawn within clusters; only those of cost2100 can"
+            )
+        self._require(samples, split)
+        if redraws < cells:
+            raise ZooError(
+                f"{redraws} redraws are too few for the covariance of {cells} cells; give at least {cells}, better four times that"
+            )
+        indices = tqdm(range(samples), desc="clusters known", unit="sample", disable=not progress, delay=3)
+        return (datagen.redrawn(recipe, index, split, redraws) for index in indices)
+
+    def _require(self, samples: int, split: str) -> None:
+        held = self.recipe.splits.get(split, 0)
+        if samples > held:
+            raise ZooError(f"{self.dataset.name} has {held} samples in {split}; {samples} are asked for")
 
     def record(self) -> dict[str, Any]:
         return {

@@ -32,6 +32,7 @@ from datagen.recipe.base import SPEED_OF_LIGHT_MPS
 from datagen.scenarios import Batch
 
 TWIN, SINGLE, LOCAL_UE, LOCAL_BS = range(4)  # kinds of clusters
+REDRAWN = 128  # redraws of a sample that are made at once, for the cache too
 TOGETHER = 4  # samples whose kernels are evaluated at once: they stay in the cache
 ALIGN = 64  # rows are padded to a multiple: vector units then treat every row alike, whatever lies beside it
 
@@ -482,6 +483,51 @@ def path_maps(recipe: COST2100Recipe, index: int, split: str = "train") -> NDArr
     ).numpy()  # fmt: skip
 
 
+def redrawn(
+    recipe: COST2100Recipe, index: int, split: str = "train", count: int = 1, seed: int = 0
+) -> NDArray[np.complex64]:
+    """Draw the paths of a sample anew within its own clusters.
+
+    User, visibility, clusters and their powers, and the line of sight are the sample's own; where in the clusters the paths lie, and their
+    amplitudes, are drawn afresh from the model's law. No redraw is the sample itself, and the first redraws are the same whatever the count.
+
+    :param recipe: what is simulated
+    :param index: sample of the split
+    :param split: ``train``, ``val`` or ``test``
+    :param count: redraws, 1 and up
+    :param seed: of the redraws, which belong to the recipe's own seed too
+    :returns: complex64 [redraw, angle, delay], on one scale: before the official convention's, which is of each sample's own peak
+    :raises DatagenError: there is no such sample, or the count is below 1
+    """
+    _require_sample(recipe, index, split)
+    if count < 1:
+        raise DatagenError(f"{count} redraws are none; give 1 or more")
+    device = torch.device("cpu")
+    engine, own = ClosedForm(recipe, device), draw(recipe, split, [index])
+    out = np.empty((count, recipe.antennas, recipe.crop_taps), np.complex64)
+    for first in range(0, count, REDRAWN):
+        n = min(REDRAWN, count - first)
+        fresh = _redraw(recipe, own, f"cost2100/{split}/redrawn/{index}/{seed}", first, n)
+        out[first : first + n] = engine.superposition(fresh.to(device)).numpy()
+    return out
+
+
+def _redraw(recipe: COST2100Recipe, own: Draws, stream: str, first: int, n: int) -> Draws:
+    """Draws of n samples that are those of one sample but for their paths: redraws first, first + 1, ... of a stream."""
+    clusters_ = np.count_nonzero(own.sample == 0)
+    pad = -n * clusters_ % ALIGN
+    row = np.concatenate([np.tile(np.arange(clusters_), n), np.full(pad, clusters_ - 1)])
+    size = 5 * recipe.paths_per_cluster
+    raw = streams.words(recipe.seed, stream, first * clusters_ + np.arange(len(row)), (size + 1) // 2)
+    return Draws(
+        users=np.repeat(own.users, n, 0), los=np.repeat(own.los, n, 0),
+        sample=np.concatenate([np.repeat(np.arange(n), clusters_), np.full(pad, n)]),
+        local=own.local[row], shared_vr=None if own.shared_vr is None else own.shared_vr[row],
+        uniform=own.uniform[row], normal=own.normal[row],
+        paths=streams.normal(streams.halves(raw))[:, :size].reshape(len(row), -1, 5),
+    )  # fmt: skip
+
+
 def _require_sample(recipe: COST2100Recipe, index: int, split: str) -> None:
     size = recipe.splits.get(split, 0)
     if not 0 <= index < size:
@@ -536,19 +582,28 @@ class ClosedForm:
         :param draws: random numbers of n samples
         :returns: X complex64 [n, antennas, crop_taps], and with ``keep_band`` H complex64 [n, antennas, keep_band]
         """
-        recipe, found = self.recipe, paths(self.recipe, draws.to(self.device))
-        n, (cos, los_cos) = len(found.user_m), self.cosines(found)
-        scattered = found.delay_s.flatten(), cos.flatten(), found.amplitude.flatten()
-        los = found.los_delay_s, los_cos, found.los_amplitude.to(torch.complex128)
-        ends = torch.bincount(found.sample, minlength=n + 1)[:n].cumsum(0) * cos.shape[1]
-        starts = [0, *ends.tolist()]
-        arrays = {"X": self._crop(scattered, los, starts)}
+        recipe, found = self.recipe, self._flat(draws)
+        arrays = {"X": self._crop(*found)}
         if recipe.keep_band:
-            arrays["H"] = self._band(scattered, los, starts)
+            arrays["H"] = self._band(*found)
         if recipe.convention == "official":
             scale = 0.5 / arrays["X"].abs().amax((1, 2), keepdim=True)
             arrays = {name: array * scale for name, array in arrays.items()}
         return arrays
+
+    @torch.no_grad()
+    def superposition(self, draws: Draws) -> Tensor:
+        """X of some draws before the official convention scales it, complex64 [n, antennas, crop_taps]."""
+        return self._crop(*self._flat(draws))
+
+    def _flat(self, draws: Draws) -> tuple[Flat, Flat, list[int]]:
+        """Paths of clusters and lines of sight of n samples, one after the other, and where the paths of each begin and end, [n + 1]."""
+        found = paths(self.recipe, draws.to(self.device))
+        n, (cos, los_cos) = len(found.user_m), self.cosines(found)
+        scattered = found.delay_s.flatten(), cos.flatten(), found.amplitude.flatten()
+        los = found.los_delay_s, los_cos, found.los_amplitude.to(torch.complex128)
+        ends = torch.bincount(found.sample, minlength=n + 1)[:n].cumsum(0) * cos.shape[1]
+        return scattered, los, [0, *ends.tolist()]
 
     def cosines(self, found: Paths) -> tuple[Tensor, Tensor]:
         """Of the azimuths that the array's response is made of, of clusters' paths and of the line of sight: arrival where the official files have it."""

@@ -26,8 +26,15 @@ from zoo.errors import ZooError, unknown
     "--side-information-snr", "snr_db", type=Snr(), metavar="DB|none", default="30", show_default=True, help="of Y"
 )  # fmt: skip
 @click.option(
-    "--simulate", is_flag=True, help="and the limit with known velocity (cdl) or known paths (cost2100), by the store's recipe"
+    "--simulate", is_flag=True, help="and the limit with known velocity (cdl) or known clusters and known paths (cost2100), by the store's recipe"
 )  # fmt: skip
+@click.option(
+    "--cluster-samples", type=click.IntRange(2), default=60, show_default=True,
+    help="test samples that the row with known clusters averages, a second each",
+)  # fmt: skip
+@click.option(
+    "--redraws", type=click.IntRange(1), default=4000, show_default=True, help="drawings of the paths of each of them"
+)
 @click.option(
     "--link", "symbols", type=Link(), metavar="k=N", help="over a feedback link instead: N symbols a sample, at --snr"
 )
@@ -48,31 +55,46 @@ from zoo.errors import ZooError, unknown
 @click.pass_context
 def limits(
     ctx: click.Context, store: str | Path, bits: tuple[int, ...], components: int, snr_db: float | None, simulate: bool,
-    symbols: int | None, link_snr: list[float], channel: str, codes: tuple[str, ...], out: Path | None, as_json: bool, quiet: bool,
+    cluster_samples: int, redraws: int, symbols: int | None, link_snr: list[float], channel: str, codes: tuple[str, ...],
+    out: Path | None, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Compute what no code can beat.
 
-    Gaussian rate-distortion limits from the covariances of a STORE of datagen. With --link, those of separate source and channel coding:
+    Gaussian rate-distortion limits from the covariances of a STORE of datagen. Clusters known (cost2100, --simulate) is a genie's
+    reference: a Gaussian code that is told each sample's clusters for nothing. With --link, those of separate source and channel coding:
     the Gaussian bound, KLT codes and each --code, at the capacity of the link.
     """
     from zoo import limits as gaussian
     from zoo.data import Simulated, Store
     from zoo.files import put, require_place
 
-    of_links, of_bits = ("link_snr", "channel", "codes"), ("bits", "components", "snr_db", "simulate")
+    of_clusters = ("cluster_samples", "redraws")
+    of_links, of_bits = ("link_snr", "channel", "codes"), ("bits", "components", "snr_db", "simulate", *of_clusters)
     for parameter in ctx.command.params:
         if parameter.name in (of_links if symbols is None else of_bits) and _given(ctx, parameter):
             raise ZooError(f"{parameter.opts[0]} goes {'with' if symbols is None else 'without'} --link")
+    redrawing = [
+        parameter.opts[0]
+        for parameter in ctx.command.params
+        if parameter.name in of_clusters and _given(ctx, parameter)
+    ]
+    if redrawing and not simulate:
+        raise ZooError(f"{redrawing[0]} goes with --simulate")
     if out is not None:
         require_place(out)
     opened = Store(store)
     if symbols is None:
         law = Simulated(opened.recipe, "cpu") if simulate else None
         maps = None if law is None else law.path_maps(gaussian.PATH_SAMPLES)
+        redrawn = None
+        if law is not None and (redrawing or maps is not None):
+            redrawn = law.redrawn(cluster_samples, redraws, progress=not quiet)
         found = gaussian.from_store(
             opened, sorted(set(bits)), components=components, snr_db=snr_db, progress=not quiet,
-            statistics=law.statistics() if law is not None and maps is None else None, maps=maps,
+            statistics=law.statistics() if law is not None and maps is None else None, maps=maps, redrawn=redrawn,
         )  # fmt: skip
+        if redrawn is not None:
+            found["genie"]["redraws"] = redraws
     else:
         from zoo import uplink
 
@@ -94,6 +116,17 @@ def limits(
     width = max(len(name) for name, _ in lines)
     for name, cells in lines:
         click.echo(f"{name:<{width}}" + "".join(f"{cell:>8}" for cell in cells))
+    if "genie" in found and not quiet:
+        click.echo(_genie(found["genie"]), err=True)
+
+
+def _genie(of: dict[str, Any]) -> str:
+    """What the row of a genie is, in words."""
+    return (
+        f"{of['name']}: a genie's reference, no bound on all codes; of {of['samples']} test samples, {of['redraws']} redraws each, standard "
+        f"error up to {max(of['standard_error_db']):.2f} dB. No Gaussian code that is told a sample's clusters for nothing has a lower error; "
+        "one that makes use of where the paths are may."
+    )
 
 
 def _given(ctx: click.Context, parameter: click.Parameter) -> bool:
