@@ -39,8 +39,9 @@ class Training(BaseModel):
     )  # fmt: skip
     init: str | None = Field(None, description="model (name or directory) or run directory to start from")
     validation_samples: int = Field(512, ge=1, description="of the val split, for the NMSE in the log")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: bfloat16 autocast on CUDA only"
+    precision: Literal["auto", "fastest", "float32", "bfloat16"] = Field(
+        "auto",
+        description="auto: bfloat16 autocast on CUDA only; fastest: also on a CPU that multiplies faster so, which is tried",
     )
     compile: bool | None = Field(None, description="torch.compile; on CUDA only if not given")
 

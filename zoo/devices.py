@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import time
 from collections.abc import Iterator
 
 import torch
@@ -23,6 +25,24 @@ def local_device(device: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise ZooError(f"device {local!r} cannot be used ({str(error).splitlines()[0]}); use cpu") from None
     return local
+
+
+@functools.cache
+def half_is_faster(gain: float = 1.3) -> bool:
+    """Whether this CPU multiplies matrices that much faster in bfloat16 than in single precision, tried for a moment.
+
+    What a processor says of itself does not tell: some have the instructions and are slower by them.
+    """
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        rows, matrix = torch.ones(256, 512, dtype=dtype), torch.ones(1024, 512, dtype=dtype)
+        times = []
+        for _ in range(12):
+            start = time.perf_counter()
+            torch.nn.functional.linear(rows, matrix)
+            times.append(time.perf_counter() - start)
+        seconds[dtype] = min(times)
+    return seconds[torch.float32] > gain * seconds[torch.bfloat16]
 
 
 def fast_products(device: str) -> contextlib.AbstractContextManager[None]:

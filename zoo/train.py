@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import json
 import math
 import os
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 from zoo import checkpoint, metrics
 from zoo.config import Recipe, Training, explain
 from zoo.data import Batch, Source, noisy
-from zoo.devices import fast_products, local_device
+from zoo.devices import fast_products, half_is_faster, local_device
 from zoo.errors import Interrupted, ZooError
 from zoo.models.base import Fitted, Model, Network
 from zoo.parts import share
@@ -103,6 +104,7 @@ def _train(
             trainer.start_from(before.state_dict())
         codec = trainer.run(place.resume)
         codec.finish(source.validation(FINISH_SAMPLES).x.to(place.device))
+        record["trained_with"]["precision"] = trainer.precision
         record |= {"steps": trainer.step, "minutes": round(trainer.elapsed / 60, 1)}
     codec = codec.to("cpu")
     return codec, export(codec, recipe, source, record, run / "models") if place.rank == 0 else []
@@ -307,7 +309,7 @@ class Trainer:
             self._tend(generator)
         for group in self.optimizer.param_groups:
             group["lr"] = group["pace"] * learning_rate(self.training, self.step, done)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half()):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             loss, logs = objective(x, y, z, {name: value[mine] for name, value in draws.items()})
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -334,8 +336,12 @@ class Trainer:
             for value in self.codec.state_dict().values():
                 torch.distributed.broadcast(value, 0)
 
-    def _half(self) -> bool:
-        return self.cuda if self.training.precision == "auto" else self.training.precision == "bfloat16"
+    @functools.cached_property
+    def precision(self) -> str:
+        """Of the products of matrices: ``float32`` or ``bfloat16``."""
+        asked = self.training.precision
+        half = self.cuda or (asked == "fastest" and half_is_faster()) if asked in ("auto", "fastest") else False
+        return "bfloat16" if half or asked == "bfloat16" else "float32"
 
     def _done(self) -> float:
         """Share of the run that is over."""
