@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from zoo import input_statistics
 from zoo.config import explain
 from zoo.devices import local_device
 from zoo.errors import CheckError, ZooError
@@ -100,7 +101,8 @@ def load_model(
     """A model from its directory, every byte and every weight accounted for.
 
     :param digests: SHA-256 that each file must have, where an index knows
-    :raises ZooError: a file is missing or was edited; a weight is missing, superfluous or of another shape; an unknown config key
+    :raises ZooError: a file is missing or was edited; a weight is missing, superfluous or of another shape; an unknown config key; statistics
+        of the input that are malformed
     """
     if dtype not in DTYPES:
         raise ZooError(f"unknown dtype {dtype!r}; allowed: {', '.join(DTYPES)}")
@@ -113,6 +115,8 @@ def load_model(
         codec: Model[Any] = kind(kind.Config.model_validate_json(json.dumps(config["codec"])))
     except ValidationError as error:
         raise ZooError(f"{path / CONFIG_FILE}: codec: {explain(error, kind.Config)}") from None
+    shape = (codec.config.angles, codec.config.delays)
+    codec.input_statistics = input_statistics.read(config, path, shape, codec.takes_y)
     codec.load_state_dict(restore(weights, codec.state_dict(), config.get("dtype", "float32"), path))
     return codec.to(local_device(device), DTYPES[dtype]).eval().requires_grad_(False)
 
