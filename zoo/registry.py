@@ -3,8 +3,7 @@
 A model is a directory of four files (``model.safetensors``, ``config.json``, ``vectors.safetensors``, ``results.json``). Weights that it has
 in common with others may lie beside the directory, in parts that its config names (:mod:`zoo.parts`). The ``dtype`` of the config is the form that the
 weights have in these files, such as ``float16`` or ``int8`` (:mod:`zoo.storage`); its ``input`` tells what samples the model is made for look like
-(:mod:`zoo.input_statistics`). A collection is a directory of models with
-their parts and an ``index.json`` that holds the SHA-256 of every file.
+(:mod:`zoo.input_statistics`). A collection is a directory of models with their parts and an ``index.json`` that holds the SHA-256 of every file.
 """
 
 from __future__ import annotations
