@@ -1,4 +1,7 @@
-"""Models and training states on disk: safetensors and JSON, written whole or not at all, read strictly."""
+"""Models and training states on disk: safetensors and JSON, written whole or not at all, read strictly.
+
+``config.json`` says in ``dtype`` how ``model.safetensors`` and the parts hold the weights: :mod:`zoo.storage` has the forms.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from zoo import input_statistics
 from zoo.config import explain
 from zoo.devices import local_device
 from zoo.errors import CheckError, ZooError
@@ -22,8 +26,8 @@ from zoo.hub import Source
 from zoo.locate import locate
 from zoo.models.base import Codec, Model
 from zoo.registry import CONFIG_FILE, FORMAT_VERSION, WEIGHTS_FILE, architecture, place, read_config, sha256
+from zoo.storage import DTYPES, restore, store
 
-DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "float16", "bfloat16")}
 VECTORS_FILE = "vectors.safetensors"
 VECTORS = 4  # golden samples
 TOLERANCE = 1e-3  # relative error of a golden reconstruction: machines round differently
@@ -40,13 +44,14 @@ def save_model(
     :param codec: of any architecture
     :param record: ``name``, ``architecture``, and whatever tells where the weights come from
     :param vectors: ``x`` and, where the codec takes it, ``y``: samples to replay, complex [n, angle, delay]
-    :param dtype: of the floating point weights in the file
+    :param dtype: form of the weights in the file, one of :data:`zoo.storage.FORMS`
+    :raises ZooError: it cannot be written, there is no such form, or the codec does not take the samples
     """
     with replacing(path) as draft:
-        weights = {name: _stored(name, value, DTYPES[dtype]) for name, value in codec.state_dict().items()}
+        weights = store(codec.state_dict(), dtype)
         sizes = codec.config.model_dump(mode="json")
         write_weights(draft, weights, {"format_version": FORMAT_VERSION, **record, "codec": sizes, "dtype": dtype})
-        saved = load_model(draft)  # as it will be read, rounded to dtype
+        saved = load_model(draft)  # as it will be read, rounded
         save_file(golden(saved, vectors["x"], vectors.get("y")), draft / VECTORS_FILE)
 
 
@@ -66,12 +71,6 @@ def write_weights(
 
 def _header(parts: Mapping[str, str] | None) -> dict[str, str]:
     return {"parts": json.dumps(parts)} if parts else {}
-
-
-def _stored(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
-    # The scale is one number that everything is multiplied by; variances of batch normalisation may exceed half precision's range.
-    exact = name == "scale" or name.endswith("running_var") or not value.is_floating_point()
-    return value.detach().cpu().contiguous() if exact else value.detach().cpu().to(dtype).contiguous()
 
 
 def load(
@@ -102,7 +101,8 @@ def load_model(
     """A model from its directory, every byte and every weight accounted for.
 
     :param digests: SHA-256 that each file must have, where an index knows
-    :raises ZooError: a file is missing or was edited; a weight is missing, superfluous or of another shape; an unknown config key
+    :raises ZooError: a file is missing or was edited; a weight is missing, superfluous or of another shape; an unknown config key; statistics
+        of the input that are malformed
     """
     if dtype not in DTYPES:
         raise ZooError(f"unknown dtype {dtype!r}; allowed: {', '.join(DTYPES)}")
@@ -115,7 +115,9 @@ def load_model(
         codec: Model[Any] = kind(kind.Config.model_validate_json(json.dumps(config["codec"])))
     except ValidationError as error:
         raise ZooError(f"{path / CONFIG_FILE}: codec: {explain(error, kind.Config)}") from None
-    _load_strictly(codec, weights, path)
+    shape = (codec.config.angles, codec.config.delays)
+    codec.input_statistics = input_statistics.read(config, path, shape, codec.takes_y)
+    codec.load_state_dict(restore(weights, codec.state_dict(), config.get("dtype", "float32"), path))
     return codec.to(local_device(device), DTYPES[dtype]).eval().requires_grad_(False)
 
 
@@ -172,23 +174,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             raise ZooError(f"{path}: the weight {min(weights.keys() & held.keys())!r} is in {name} and in another file")
         weights |= held
     return weights
-
-
-def _load_strictly(codec: Model[Any], weights: dict[str, Tensor], source: Path) -> None:
-    wanted = codec.state_dict()
-    for name in wanted:
-        if name not in weights:
-            raise ZooError(f"{source} lacks the weight {name!r} that its config asks for")
-    for name, value in weights.items():
-        if name not in wanted:
-            raise ZooError(f"{source} has a weight {name!r} that its config knows nothing of")
-        if value.shape != wanted[name].shape:
-            raise ZooError(
-                f"{source}: {name!r} has shape {list(value.shape)}; its config asks for {list(wanted[name].shape)}"
-            )
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise ZooError(f"{source}: {name!r} holds values that are not finite")
-    codec.load_state_dict(weights)
 
 
 # golden vectors --------------------------------------------------------------------------------------------------------------

@@ -47,6 +47,17 @@ def share(directories: Sequence[Path]) -> None:
         _prune(collection)
 
 
+def needed_bytes(directories: Sequence[Path]) -> int:
+    """Bytes of the weights of some models, what they hold alike counted once.
+
+    :raises ZooError: a model's weights are missing or were edited
+    """
+    weights: Weights = {}
+    for model in directories:
+        weights |= _keyed(read_weights(model))
+    return sum(value.nbytes for value in weights.values())
+
+
 def _share(family: str, members: Sequence[Path]) -> None:
     own = {model: _keyed(read_weights(model)) for model in members}
     parts: dict[Path, dict[str, str]] = {model: {} for model in members}

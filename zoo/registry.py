@@ -1,8 +1,9 @@
 """Models by name: the architectures, and the index of released models.
 
 A model is a directory of four files (``model.safetensors``, ``config.json``, ``vectors.safetensors``, ``results.json``). Weights that it has
-in common with others may lie beside the directory, in parts that its config names (:mod:`zoo.parts`). A collection is a directory of models with
-their parts and an ``index.json`` that holds the SHA-256 of every file.
+in common with others may lie beside the directory, in parts that its config names (:mod:`zoo.parts`). The ``dtype`` of the config is the form that the
+weights have in these files, such as ``float16`` or ``int8`` (:mod:`zoo.storage`); its ``input`` tells what samples the model is made for look like
+(:mod:`zoo.input_statistics`). A collection is a directory of models with their parts and an ``index.json`` that holds the SHA-256 of every file.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,22 @@ from zoo.evaluate_jscc import evaluate_jscc
 from zoo.files import swap
 from zoo.locate import locate
 from zoo.models.jscc import JSCC
-from zoo.parts import share
-from zoo.registry import read_config, write_index
+from zoo.parts import needed_bytes, share
+from zoo.registry import WEIGHTS_FILE, read_config, write_index
+from zoo.storage import is_matrix
 
-LOSS_DB = 0.05  # of NMSE, that half precision may cost
+FORMS = ("float32", "float16", "int8")  # of weights that are tried, what the others are held to first
+LOSS_DB = 0.05  # of NMSE, that a smaller form may cost
 
 
 def release(
     models: Sequence[str | Path], store: Store, into: Path, samples: int | None = None, *, device: str = "cpu", progress: bool = False
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Put models into a collection, with weights in half precision where that costs less than :data:`LOSS_DB`.
+    """Put models into a collection, with weights in the smallest of :data:`FORMS` that costs less than :data:`LOSS_DB` anywhere.
 
-    Each is measured in single and in half precision on the test split; ``results.json`` is of the very weights that are shipped. What models of
-    one family hold alike is stored once (:mod:`zoo.parts`), and the collection's index is made anew.
+    Each is measured in every form on the test split; ``results.json`` is of the very weights that are shipped, and has the losses of the forms
+    as ``half_precision_loss_db`` and ``int8_loss_db`` (None where no matrix is large enough). What models of one family hold alike is stored
+    once (:mod:`zoo.parts`), and the collection's index is made anew.
 
     :param models: names or directories
     :param into: directory of the collection; a model of the same name in it is replaced
@@ -42,23 +46,46 @@ def release(
         into.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ZooError(f"cannot write {into}: {error.strerror}") from None
-    released = []
-    for model in models:
-        path, digests = locate(model)
-        with tempfile.TemporaryDirectory(dir=into, prefix=".") as directory:
-            draft, found = _smallest(path, digests, Path(directory), store, samples, device, progress)
-            results.write(draft / results.RESULTS_FILE, found)
-            swap(draft, into / draft.name)
-        released.append(into / draft.name)
-    share(released)
+    with tempfile.TemporaryDirectory(dir=into, prefix=".") as directory:
+        families: dict[str, dict[str, dict[str, _Draft]]] = {}
+        for model in models:
+            path, digests = locate(model)
+            drafts = _measured(path, digests, Path(directory), store, samples, device, progress)
+            name = drafts["float32"].path.name
+            families.setdefault(name.rpartition("-")[0], {})[name] = drafts
+        released = {}
+        for family in families.values():
+            for name, form in _forms(family).items():
+                draft = family[name][form]
+                losses = {key: family[name][key].loss_db if key in family[name] else None for key in FORMS[1:]}
+                told = {"half_precision_loss_db": losses["float16"], "int8_loss_db": losses["int8"], "dtype": form}
+                results.write(draft.path / results.RESULTS_FILE, {**draft.results, **told})
+                released[name] = draft.path
+        for name, path in released.items():
+            swap(path, into / name)
+    share([into / name for name in released])
     write_index(into)
-    return [measured for path in released if (measured := results.read(path)) is not None]
+    return [measured for name in released if (measured := results.read(into / name)) is not None]
 
 
-def _smallest(
+@dataclass(frozen=True)
+class _Draft:
+    """A model in one form, measured as it is."""
+
+    path: Path
+    results: dict[str, Any]
+    loss_db: float  # where it is largest
+
+    @property
+    def size(self) -> int:
+        """Bytes of the weights."""
+        return (self.path / WEIGHTS_FILE).stat().st_size
+
+
+def _measured(
     path: Path, digests: dict[str, str] | None, directory: Path, store: Store, samples: int | None, device: str, progress: bool
-) -> tuple[Path, dict[str, Any]]:  # fmt: skip
-    """The model in the fewest bytes that keep its quality, and its results."""
+) -> dict[str, _Draft]:  # fmt: skip
+    """A model in every form that makes it smaller than the one before."""
     codec, config = load_model(path, digests), read_config(path)
     record = {
         key: value
@@ -74,15 +101,27 @@ def _smallest(
     command = f"zoo eval {config['name']} --data STORE --samples {count}"  # what measures the released file again
     symbols = isinstance(codec, JSCC)
     measure: Callable[..., dict[str, Any]] = evaluate_jscc if symbols else evaluate
-    measured = {}
-    for dtype in ("float32", "float16"):
-        draft = directory / dtype / config["name"]
-        save_model(draft, codec, record, vectors, dtype)
-        measured[dtype] = (
-            draft,
-            measure(draft, store, "test", samples, device=device, progress=progress, command=command),
-        )
-    full, half = (found["points" if symbols else "side_information"] for _, found in measured.values())
-    loss = max(short["nmse_db"] - long["nmse_db"] for short, long in zip(half, full, strict=True))
-    draft, found = measured["float16" if loss < LOSS_DB else "float32"]
-    return draft, {**found, "half_precision_loss_db": loss, "dtype": "float16" if loss < LOSS_DB else "float32"}
+    conditions = "points" if symbols else "side_information"
+    drafts: dict[str, _Draft] = {}
+    for form in FORMS:
+        if form == "int8" and not any(map(is_matrix, codec.state_dict().values())):
+            continue
+        draft = directory / form / config["name"]
+        save_model(draft, codec, record, vectors, form)
+        found = measure(draft, store, "test", samples, device=device, progress=progress, command=command)
+        full = drafts["float32"].results if drafts else found
+        pairs = zip(found[conditions], full[conditions], strict=True)
+        drafts[form] = _Draft(draft, found, max(short["nmse_db"] - long["nmse_db"] for short, long in pairs))
+    return drafts
+
+
+def _forms(family: Mapping[str, Mapping[str, _Draft]]) -> dict[str, str]:
+    """Form that each model of a family is shipped in: the smallest that keeps its quality.
+
+    Weights that models share can be stored once only in one form: where that takes less room, all have the smallest that suits them all.
+    """
+    fit = {name: [form for form, draft in drafts.items() if draft.loss_db < LOSS_DB] for name, drafts in family.items()}
+    own = {name: min(forms, key=lambda form: family[name][form].size) for name, forms in fit.items()}
+    common = [form for form in FORMS if all(form in forms for forms in fit.values())][-1]
+    choices = [own, dict.fromkeys(family, common)]
+    return min(choices, key=lambda forms: needed_bytes([family[name][form].path for name, form in forms.items()]))

@@ -24,7 +24,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from zoo import checkpoint, metrics
+from zoo import checkpoint, input_statistics, metrics
 from zoo.config import Recipe, Training, explain
 from zoo.data import Batch, Source, noisy
 from zoo.devices import fast_products, half_is_faster, local_device
@@ -186,6 +186,8 @@ def export(
     """
     vectors = source.validation(checkpoint.VECTORS)
     samples = {"x": vectors.x.cpu()} | ({} if vectors.y is None else {"y": vectors.y.cpu()})
+    made_for = input_statistics.of_training(source, codec.takes_y)
+    record = {**record, input_statistics.KEY: input_statistics.record(made_for)}
     paths = []
     for single in codec.singles():
         name = model_name(recipe.family, source.dataset.scenario, single.label(single.config.model_dump()))

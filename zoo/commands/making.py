@@ -234,8 +234,8 @@ def release(
 ) -> None:
     """Put MODELs into a collection, small and measured.
 
-    Weights are stored in half precision where that costs next to nothing; results.json is of the very files that are shipped, and
-    the collection's index.json of all of them.
+    Weights are stored in half precision, or their large matrices in eight bits, where that costs less than 0.05 dB at every condition;
+    results.json is of the very files that are shipped and has these losses, and the collection's index.json is of all files.
     """
     from zoo import release as releasing
     from zoo import results

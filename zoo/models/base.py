@@ -19,6 +19,7 @@ from zoo.nn import bits
 if TYPE_CHECKING:
     from zoo.config import Training
     from zoo.data import Source
+    from zoo.input_statistics import ModelInput
 
 BATCH, GPU_BATCH = 256, 2048  # samples that a model handles at once on a CPU and on a GPU; they bound its memory
 Csi = NDArray[np.complexfloating] | Tensor
@@ -67,6 +68,9 @@ class Model(nn.Module, Generic[M]):
 
     Config: ClassVar[type[ModelConfig]]
     scale: Tensor  # physical value of 1.0 inside the networks, a scalar fitted on training data
+    input_statistics: ModelInput | None = (
+        None  # of the samples that it is made for, once loaded; older models have none
+    )
 
     def __init__(self, config: M) -> None:
         super().__init__()
