@@ -341,21 +341,21 @@ class ProfileCode(MultiRate[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
             about, high = None, np.full(len(some), STEPS - 1)
             for (rank, how), part in zip(attempts, parts, strict=True):
                 found, error = self._seek(prices, some, ranked[rank], how, high, about)
-                rows = np.flatnonzero(np.isinf(error))
-                found.put(rows, self._seek(prices, some.rows(rows), ranked[rank][:, rows], how, high[rows])[0])
+                lost = np.flatnonzero(np.isinf(error))
+                found.put(lost, self._seek(prices, some.rows(lost), ranked[rank][:, lost], how, high[lost])[0])
                 about = found.step.copy() if about is None else about
                 part.append(found)
         sents = [self._sent(part) for part in parts]
-        rows, tried = [np.arange(len(x))] * len(sents), sents
-        while any(map(len, rows)):
-            fits = np.split(self._encode(Sent.joined(tried))[1], np.cumsum([len(part) for part in rows[:-1]]))
-            rows = [part[~fit] for part, fit in zip(rows, fits, strict=True)]
+        open_rows, tried = [np.arange(len(x)) for _ in sents], sents
+        while any(map(len, open_rows)):  # all attempts side by side in one arithmetic code
+            fits = np.split(self._encode(Sent.joined(tried))[1], np.cumsum([len(rows) for rows in open_rows[:-1]]))
+            open_rows = [rows[~fit] for rows, fit in zip(open_rows, fits, strict=True)]
             tried = [
-                self._coarser(prices, x[part], attempt, sent.step[part].numpy() - 1)
-                for part, attempt, sent in zip(rows, attempts, sents, strict=True)
+                self._coarser(prices, x[rows], attempt, sent.step[rows].numpy() - 1)
+                for rows, attempt, sent in zip(open_rows, attempts, sents, strict=True)
             ]
-            for part, sent, coarser in zip(rows, sents, tried, strict=True):
-                sent.put(part, coarser)
+            for rows, sent, coarser in zip(open_rows, sents, tried, strict=True):
+                sent.put(rows, coarser)
         return sents
 
     def _coarser(self, prices: Prices, x: Tensor, attempt: tuple[int, tuple[float, float]], finest: Integers) -> Sent:
