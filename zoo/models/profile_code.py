@@ -31,7 +31,7 @@ from zoo.errors import ZooError
 from zoo.models.base import Fitted, MultiRate, MultiRateConfig
 from zoo.nn import profiles
 from zoo.nn.arithmetic import MOST, TOTAL, Alphabets, Decoder, Encoder, Integers, frequencies, number_bits
-from zoo.nn.profiles import PER_OCTAVE, Windows
+from zoo.nn.profiles import PER_OCTAVE, Codebook, Windows
 
 if TYPE_CHECKING:
     from zoo.config import Training
@@ -54,9 +54,8 @@ EMPTY = LARGEST * SIDE + LARGEST  # the symbol of a cell that is zero
 ATTEMPTS = (  # of the encoder: rank of the profile by likelihood; what is added in rounding, squared steps that a bit is worth
     (0, (0.35, 0.12)), (1, (0.35, 0.12)), (2, (0.35, 0.12)), (0, (0.35, 0.2)), (0, (0.2, 0.12)),
 )  # fmt: skip
-BEYOND = np.concatenate((np.zeros(LARGEST, np.int64), number_bits(np.arange(MOST + 1)))).astype(
-    np.float32
-)  # bits behind the symbol of a magnitude
+BEYOND = np.zeros(LARGEST + MOST + 1, np.float32)  # bits that follow the symbol of a magnitude
+BEYOND[LARGEST:] = number_bits(np.arange(MOST + 1))
 BUSY = 4  # magnitudes of re and im together, from which on neighbours no longer tell them apart
 CONTEXT = np.searchsorted(ACTIVITY, np.arange(7 * BUSY + 1), side="right").astype(np.int64)  # by a cell's activity
 WIDTHS = np.exp2((np.arange(2 * ENERGIES + STEPS) - ENERGIES - STEPS + COARSEST) / (2 * PER_OCTAVE)).astype(np.float32)
@@ -85,8 +84,31 @@ class ProfileCodeConfig(MultiRateConfig):
         return self
 
 
+class Samples:
+    """Fields that all have a row for each of n samples."""
+
+    def __len__(self) -> int:
+        return len(next(iter(vars(self).values())))
+
+    def rows(self, index: Any) -> Self:
+        """Select samples.
+
+        :param index: whatever a field takes for its first dimension: a slice, integers, booleans
+        """
+        return type(self)(*(value[index] for value in vars(self).values()))
+
+    def put(self, index: Any, other: Self) -> None:
+        """Replace samples.
+
+        :param index: as of :meth:`rows`
+        :param other: as many as are replaced
+        """
+        for name, value in vars(self).items():
+            value[index] = getattr(other, name)
+
+
 @dataclass
-class Sent:
+class Sent(Samples):
     """What is coded of n samples."""
 
     profile: Tensor  # [n]
@@ -95,44 +117,36 @@ class Sent:
     step: Tensor  # [n]
     cells: Tensor  # integers, int16 [n, 2 (re, im), angle, delay]
 
-    def __len__(self) -> int:
-        return len(self.profile)
-
     @property
     def header(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What precedes the cells, in order."""
         return self.profile, self.shift, self.energy, self.step
 
-    def rows(self, index: Any) -> Sent:
-        """Some of the samples.
-
-        :param index: whatever a tensor takes for its first dimension: a slice, integers, booleans
-        """
-        return Sent(*(value[index] for value in vars(self).values()))
-
     @classmethod
     def joined(cls, parts: Sequence[Sent]) -> Sent:
-        """The samples of several, at least one, behind each other."""
+        """Put the samples of several, of at least one, behind each other."""
         return cls(*map(torch.cat, zip(*(vars(part).values() for part in parts), strict=True)))
 
     def packed(self) -> dict[str, Tensor]:
-        """The same in small integers, to be stored: bytes, where magnitudes of cells allow.
+        """Give the same in small integers, to be stored.
 
-        :returns: ``profile`` int16, ``shift``, ``energy`` and ``step`` int8, [n] each; ``cells`` int8 or int16 [n, 2, angle, delay]
+        :returns: ``profile`` int16, ``shift``, ``energy`` and ``step`` int8, [n] each; ``cells`` int8 [n, 2, angle, delay];
+            ``shift`` and ``cells`` are int16 where a byte does not hold all
         """
-        small = -128 <= int(self.cells.min()) and int(self.cells.max()) < 128 if self.cells.numel() else True
-        types = (torch.int16, torch.int8, torch.int8, torch.int8, torch.int8 if small else torch.int16)
-        return {name: value.to(kind) for (name, value), kind in zip(vars(self).items(), types, strict=True)}
+        small = {name: value.to(torch.int8) for name, value in vars(self).items()}
+        wide = [name for name, value in vars(self).items() if name == "profile" or not torch.equal(small[name], value)]
+        return small | {name: getattr(self, name).to(torch.int16) for name in wide}
 
     @classmethod
     def unpacked(cls, stored: dict[str, Tensor]) -> Sent:
         """Undo :meth:`packed`, exactly."""
-        header = (stored[name].long() for name in ("profile", "shift", "energy", "step"))
-        return cls(*header, stored["cells"].to(torch.int16))
+        return cls(
+            **{name: value.to(torch.int16 if name == "cells" else torch.int64) for name, value in stored.items()}
+        )
 
 
 @dataclass
-class Picture:
+class Picture(Samples):
     """The classical reconstruction of n samples, and what a decoder knows of its cells."""
 
     image: Tensor  # units of the scale, real [n, 2 (re, im), angle, delay]
@@ -164,8 +178,8 @@ class Grid:
         wide = laid.reshape(*laid.shape[:-1], self.delays + 1, self.column)
         return np.ascontiguousarray(wide[..., 1:, 2:].swapaxes(-1, -2))
 
-    def before(self, busy: NDArray[np.uint8], at: Integers) -> NDArray[np.uint8]:
-        """The same as :meth:`activity`, for some cells."""
+    def before(self, busy: NDArray[np.uint8], at: Integers) -> Any:
+        """The same as :meth:`activity`, at some cells."""
         return sum(weight * busy[at - distance] for distance, weight in self.ahead)
 
     def activity(self, busy: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -212,19 +226,19 @@ class Prices:
         # What follows is summed in double precision, which single-precision bits do not exhaust: any order gives the same sum.
         self.more = self.empty.astype(np.float64) - self.empty[:, :1]  # that a zero costs beside others
         self.header = [-np.log2(row.numpy() / TOTAL) for row in code._header()]
-        self.centroid = code.centroid[code._number].cpu().numpy()  # [ratio, magnitude]
-        levels = code.levels.cpu().numpy()
-        values = np.arange(levels.min(), levels.max() + 1)
-        count = np.stack([(levels == value).sum((1, 2)) for value in values], 1).astype(np.float64)
+        self.centroid = code.centroid[code._number].cpu().numpy().copy()  # [ratio, magnitude]
+        self.centroid[:, 0] = 0
+        prior = code.profile_frequency.cpu()[:, None].float() * code.shift_frequency.cpu().float()
+        self.book, self.levels, levels = Codebook(code.levels.cpu(), prior), code._windows(), code.levels.cpu().numpy()
+        values = np.arange(-128, 128)
+        place = 256 * np.arange(len(levels))[:, None] + levels.reshape(len(levels), -1) + 128
+        count = np.bincount(place.ravel(), minlength=256 * len(levels)).reshape(-1, 256).astype(np.float64)
         ratio = _ratio(values[:, None], np.arange(STEPS))
         self.nothing = count @ np.where(ratio < 0, 0, self.empty[ratio.clip(0), 0])  # [profile, step]
-        table = np.full((len(levels), code.config.delays, code.grid.column), NEVER, np.int8)
-        table[..., 2:] = levels.swapaxes(1, 2)
-        self.levels = Windows(table)
 
 
 @dataclass
-class Search:
+class Search(Samples):
     """What the steps of some samples are sought with, all [n, ...]."""
 
     image: NDArray[np.float32]  # units of the scale, [n, 2 (re, im), place]
@@ -232,13 +246,9 @@ class Search:
     power: NDArray[np.float64]  # [n]
     energy: Integers  # [n]
 
-    def rows(self, index: Integers) -> Search:
-        """Some of the samples."""
-        return Search(*(value[index] for value in vars(self).values()))
-
 
 @dataclass
-class Found:
+class Found(Samples):
     """What is to be sent of samples that steps are sought for."""
 
     profile: Integers  # [n]
@@ -246,15 +256,6 @@ class Found:
     energy: Integers  # [n]
     step: Integers  # [n]
     cells: NDArray[np.int16]  # [n, 2, place]
-
-    def put(self, rows: Any, other: Found) -> None:
-        """Replace some samples, by as many of another."""
-        for name, value in vars(self).items():
-            value[rows] = getattr(other, name)
-
-    def rows(self, index: Any) -> Found:
-        """Some of the samples."""
-        return Found(*(value[index] for value in vars(self).values()))
 
 
 class ProfileCode(MultiRate[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
@@ -296,31 +297,29 @@ class ProfileCode(MultiRate[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
     def codes(self, x: Tensor) -> Tensor:
         sent = self.decide(x)
         bits, fits = self._encode(sent)
-        while not fits.all():  # by a bit that rounding of the estimated length has cost
-            again = torch.from_numpy(np.flatnonzero(~fits))
+        while len(again := np.flatnonzero(~fits)):  # by a bit that rounding of the estimated length has cost
             coarser = self.decide(x[again], finest=sent.step[again] - 1)
-            sent.step[again] = coarser.step
-            bits[again], fits[again.numpy()] = self._encode(coarser)
+            sent.put(again, coarser)
+            bits[again], fits[again] = self._encode(coarser)
         return torch.from_numpy(bits)
 
     def decide(self, x: Tensor, finest: Tensor | None = None, attempts: int | None = None) -> Sent:
         """Choose what to code of samples: of :data:`ATTEMPTS` the one of least error, each at the finest step whose code should fit.
 
+        A call derives tables that take some 30 ms; it takes any number of samples.
+
         :param x: physical values, complex [n, angle, delay]
         :param finest: allowed step of each, [n]
         :param attempts: the first so many; all if not given
         """
-        (rank, how), *others = ATTEMPTS[:attempts]
+        tries, prices, parts = ATTEMPTS[:attempts], Prices(self), list[Found]()
         bound = np.full(len(x), STEPS - 1) if finest is None else finest.cpu().numpy()
-        prices, parts = Prices(self), list[Found]()
-        for some, ranked, rows in self._searches(x, 1 + max(rank for rank, _ in ATTEMPTS[:attempts])):
-            high = bound[rows]
-            best, least = self._seek(prices, some, ranked[rank], how, 0 * high, high, some.power)
-            low, high = (best.step - REACH).clip(0), np.minimum(best.step + REACH, high)
-            unknown = np.full(len(high), np.inf)
-            for other_rank, other_how in others:  # about the step of the first; its rank now stands for the best profile
-                which = np.stack((best.profile, best.shift)) if other_rank == rank else ranked[other_rank]
-                other, error = self._seek(prices, some, which, other_how, low, high, unknown)
+        for some, ranked, rows in self._searches(prices, x, 1 + max(rank for rank, _ in tries)):
+            best, least = self._seek(prices, some, ranked[0], tries[0][1], bound[rows])
+            about, high = best.step.copy(), bound[rows]
+            for rank, how in tries[1:]:
+                which = ranked[rank] if rank else np.stack((best.profile, best.shift))  # 0: the best until now
+                other, error = self._seek(prices, some, which, how, high, about)
                 better = np.flatnonzero(error < least)
                 best.put(better, other.rows(better))
                 least[better] = error[better]
@@ -330,22 +329,42 @@ class ProfileCode(MultiRate[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
     def candidates(self, x: Tensor, attempts: Sequence[tuple[int, tuple[float, float]]]) -> list[Sent]:
         """Find what each of some attempts would send, at the finest step at which its code fits the payload.
 
+        Attempts behind the first look about its step, and everywhere where nothing fits there.
+
         :param x: physical values, complex [n, angle, delay]
-        :param attempts: like :data:`ATTEMPTS`: rank of the profile by likelihood; what is added in rounding, and the squared steps that
-            a bit is worth
+        :param attempts: rank of the profile by likelihood, from 0; what is added before a magnitude is cut to an integer, and the squared
+            steps of error that a bit is worth
         :returns: of each attempt, n samples
         """
         prices, parts = Prices(self), [list[Found]() for _ in attempts]
-        for some, ranked, _ in self._searches(x, 1 + max(rank for rank, _ in attempts)):
+        for some, ranked, _ in self._searches(prices, x, 1 + max(rank for rank, _ in attempts)):
+            about, high = None, np.full(len(some), STEPS - 1)
             for (rank, how), part in zip(attempts, parts, strict=True):
-                high = np.full(len(some.energy), STEPS - 1)
-                found, _ = self._seek(prices, some, ranked[rank], how, 0 * high, high, some.power)
-                while len(again := np.flatnonzero(~self._encode(self._sent([found]))[1])):
-                    fewer, high = some.rows(again), found.step[again] - 1
-                    coarser, _ = self._seek(prices, fewer, ranked[rank][:, again], how, 0 * high, high, fewer.power)
-                    found.put(again, coarser)
+                found, error = self._seek(prices, some, ranked[rank], how, high, about)
+                lost = np.flatnonzero(np.isinf(error))
+                found.put(lost, self._seek(prices, some.rows(lost), ranked[rank][:, lost], how, high[lost])[0])
+                about = found.step.copy() if about is None else about
                 part.append(found)
-        return [self._sent(part) for part in parts]
+        sents = [self._sent(part) for part in parts]
+        open_rows, tried = [np.arange(len(x)) for _ in sents], sents
+        while any(map(len, open_rows)):  # all attempts side by side in one arithmetic code
+            fits = np.split(self._encode(Sent.joined(tried))[1], np.cumsum([len(rows) for rows in open_rows[:-1]]))
+            open_rows = [rows[~fit] for rows, fit in zip(open_rows, fits, strict=True)]
+            tried = [
+                self._coarser(prices, x[rows], attempt, sent.step[rows].numpy() - 1)
+                for rows, attempt, sent in zip(open_rows, attempts, sents, strict=True)
+            ]
+            for rows, sent, coarser in zip(open_rows, sents, tried, strict=True):
+                sent.put(rows, coarser)
+        return sents
+
+    def _coarser(self, prices: Prices, x: Tensor, attempt: tuple[int, tuple[float, float]], finest: Integers) -> Sent:
+        """What an attempt finds for samples at allowed steps, [n]."""
+        rank, how = attempt
+        searches = self._searches(prices, x, 1 + rank)
+        return self._sent(
+            [self._seek(prices, some, ranked[rank], how, finest[rows])[0] for some, ranked, rows in searches]
+        )
 
     def write(self, sent: Sent) -> Tensor:
         """Code what is sent.
@@ -362,50 +381,49 @@ class ProfileCode(MultiRate[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
         """Tell which samples' codes fit the payload, bool [n]."""
         return torch.from_numpy(self._encode(sent)[1])
 
-    def _searches(self, x: Tensor, ranks: int) -> Iterator[tuple[Search, Integers, slice]]:
+    def _searches(self, prices: Prices, x: Tensor, ranks: int) -> Iterator[tuple[Search, Integers, slice]]:
         """Samples by :data:`TOGETHER`, their likeliest profiles and shifts [rank, 2, n], and which samples they are."""
-        prior = self.profile_frequency.cpu()[:, None].float() * self.shift_frequency.cpu().float()
-        image = torch.stack((x.real, x.imag), 1).cpu().float() / self.scale.cpu().float()
-        power = image.double().square().sum(1)
-        mean = power.flatten(1).numpy().mean(1).clip(1e-30)
-        energy = (np.round(2 * np.log2(mean)).astype(np.int64) + ENERGIES // 2).clip(0, ENERGIES - 1)
-        unit = (power / torch.from_numpy(mean)[:, None, None]).float()
-        ranked = np.stack(profiles.likeliest(self.levels.cpu(), prior, unit, ranks)).transpose(2, 0, 1)
-        for start in range(0, len(x), TOGETHER):
+        for start in range(0, max(len(x), 1), TOGETHER):
             rows = slice(start, start + TOGETHER)
-            laid = self.grid.laid(image[rows].numpy())
-            whole = mean[rows] * self.grid.angles * self.grid.delays
-            yield Search(laid, np.abs(laid).max(1), whole, energy[rows]), ranked[:, :, rows], rows
+            pair = torch.stack((x[rows].real, x[rows].imag), 1).cpu().float() / self.scale.cpu().float()
+            power = pair.double().square().sum(1)
+            whole = power.flatten(1).numpy().sum(1)
+            mean = (whole / (self.config.angles * self.config.delays)).clip(1e-30)
+            energy = (np.round(2 * np.log2(mean)).astype(np.int64) + ENERGIES // 2).clip(0, ENERGIES - 1)
+            unit = (power / torch.from_numpy(mean)[:, None, None]).float()
+            ranked = np.stack(prices.book.likeliest(unit, ranks)).transpose(2, 0, 1)
+            image = self.grid.laid(pair.numpy())
+            yield Search(image, np.abs(image).max(1), whole, energy), ranked, rows
 
     def _seek(
-        self, prices: Prices, some: Search, which: Integers, how: tuple[float, float], low: Integers, high: Integers,
-        error: NDArray[np.float64],
+        self, prices: Prices, some: Search, which: Integers, how: tuple[float, float], finest: Integers, about: Integers | None = None
     ) -> tuple[Found, NDArray[np.float64]]:  # fmt: skip
-        """Halve the range of samples' steps up to the finest that their payload can take, and keep the step of least error on the way.
+        """Halve the range of samples' steps down to the finest that their payload can take, and keep the step of least error on the way.
 
         :param which: profiles and shifts, [2, n]
         :param how: what is added before a magnitude is cut to an integer; and the squared steps of error that a bit is worth
-        :param low: steps from which on finer ones are tried, [n]
-        :param high: finest steps that are, [n]
-        :param error: of nothing sent at the steps ``low``, [n]; infinite where that is no choice
-        :returns: what was found and its error in units of the squared scale, [n]
+        :param finest: allowed steps, [n]
+        :param about: steps that are not gone far from, [n]; all are tried if not given
+        :returns: what was found and its error in units of the squared scale, [n]; it is infinite where nothing about a step fits
         """
-        (profile, shift), n = which, len(low)
-        level = np.full((n, self.grid.size), NEVER, np.int8)
-        level[:, self.grid.column :] = prices.levels(profile, shift - self.config.shifts)
+        (profile, shift), n = which, len(some)
+        if about is None:  # nothing is coded at the coarsest step, which always fits
+            low, high, error = 0 * finest, finest.copy(), some.power.copy()
+        else:
+            low, high = (about - REACH).clip(0), np.minimum(about + REACH, finest)
+            error = np.full(n, np.inf)
+        level = self._laid(prices.levels, profile, shift)
         parts = zip(prices.header, (profile, shift, some.energy), strict=False)
         room = self.config.rate - 1 - sum(cost[value] for cost, value in parts)
         found = Found(profile.copy(), shift.copy(), some.energy.copy(), low.copy(), np.zeros_like(some.image, np.int16))
-        low, high, error = low.copy(), high.copy(), error.copy()
-        cells = found.cells.reshape(n, 2, -1)
         while len(rows := np.flatnonzero(low < high)):
             step = (low[rows] + high[rows] + 1) // 2
             row, place, integers, bits, left = self._quantise(prices, some, level, profile, rows, step, how)
             fits = bits + prices.header[3][step] <= room[rows]
             better = fits & (left < error[rows])
             taken, kept = rows[better], better[row]
-            found.step[taken], error[taken], cells[taken] = step[better], left[better], 0
-            cells[rows[row[kept]], :, place[kept]] = integers[:, kept].T
+            found.step[taken], error[taken], found.cells[taken] = step[better], left[better], 0
+            found.cells[rows[row[kept]], :, place[kept]] = integers[:, kept].T
             low[rows[fits]], high[rows[~fits]] = step[fits], step[~fits] - 1
         return found, error
 
@@ -423,36 +441,31 @@ class ProfileCode(MultiRate[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
             error that it leaves, [m] each
         """
         (rounding, worth), m, size = how, len(rows), self.grid.size
-        everyone = m == len(level)
-        level, largest = (part if everyone else part[rows] for part in (level, some.largest))
-        level, width = level.reshape(-1), _width(some.energy[rows], step)
+        all_of_them = slice(None) if m == len(level) else rows  # a view, where it can be one
+        level, largest, width = level[all_of_them].ravel(), some.largest[all_of_them], _width(some.energy[rows], step)
         at = np.flatnonzero(largest >= (width * (0.9999 * (1 - rounding)))[:, None])
         row = at // size
         ratio = _ratio(level[at], step[row])
         at, row, ratio = (part[ratio >= 0] for part in (at, row, ratio))
         given = some.image[rows[row], :, at - row * size].T
         u = np.abs(given) / width[row]
-        magnitude = np.floor(u + np.float32(rounding)).astype(np.int64).clip(max=LARGEST + MOST)
+        magnitude = np.floor(u + np.float32(rounding)).clip(max=LARGEST + MOST).astype(np.int64)
         near = magnitude.clip(max=LARGEST)
         value = prices.centroid[ratio, near] + (magnitude - near).astype(np.float32)
-        value[magnitude == 0] = 0
         symbol, beyond = _symbol(near, given), BEYOND[magnitude].sum(0)
         busy = np.zeros(m * size, np.uint8)
-        busy[at] = total = magnitude.sum(0).clip(max=BUSY)
+        busy[at] = magnitude.sum(0).clip(max=BUSY)
         context = CONTEXT[self.grid.before(busy, at)]
         cost = prices.cell[ratio, context, symbol] + beyond
         lost, left = (np.square(part).sum(0) for part in (u, u - value))
         kept = left + np.float32(worth) * cost < lost + np.float32(worth) * prices.empty[ratio, context]
-        kept &= total > 0
         busy[at[~kept]] = 0
         at, row, ratio, symbol, beyond = (part[kept] for part in (at, row, ratio, symbol, beyond))
-        given, magnitude, value = (part[:, kept] for part in (given, magnitude, value))
+        given, magnitude, value = given[:, kept], magnitude[:, kept], value[:, kept]
         activity = self.grid.activity(busy)
         context = CONTEXT[activity[at]]
-        bits = prices.nothing[profile[rows], step]
-        bits += np.bincount(
-            row, prices.cell[ratio, context, symbol].astype(np.float64) + beyond - prices.empty[ratio, context], m
-        )
+        more = prices.cell[ratio, context, symbol].astype(np.float64) + beyond - prices.empty[ratio, context]
+        bits = prices.nothing[profile[rows], step] + np.bincount(row, more, m)
         beside = np.flatnonzero(activity != 0)
         of = beside // size
         ratio = _ratio(level[beside], step[of])
@@ -494,14 +507,21 @@ class ProfileCode(MultiRate[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
         cells = self.cell_frequency[self._number].cpu().numpy().astype(np.int64).reshape(-1, SIDE * SIDE)
         return header, Alphabets(cells)
 
-    def _ratios(self, profile: Integers, shift: Integers, step: Integers) -> Integers:
-        """Levels of cells' power over the squared step, [n, place]; below 0 for what is not coded."""
-        levels = np.full((self.config.profiles, self.config.delays, self.grid.column), NEVER, np.int16)
+    def _windows(self) -> Windows:
+        """Profiles' levels, a delay's border and angles behind each other."""
+        levels = np.full((self.config.profiles, self.config.delays, self.grid.column), NEVER, np.int8)
         levels[..., 2:] = self.levels.cpu().numpy().swapaxes(1, 2)
-        ratio = np.full((len(profile), self.grid.size), -1, np.int16)
-        moved = Windows(levels)(profile, shift - self.config.shifts)
-        ratio[:, self.grid.column :] = _ratio(moved, step[:, None].astype(np.int16))
-        return ratio
+        return Windows(levels)
+
+    def _laid(self, windows: Windows, profile: Integers, shift: Integers) -> NDArray[np.int8]:
+        """Samples' levels, :data:`NEVER` in the border, [n, place]."""
+        level = np.full((len(profile), self.grid.size), NEVER, np.int8)
+        level[:, self.grid.column :] = windows(profile, shift - self.config.shifts)
+        return level
+
+    def _ratios(self, profile: Integers, shift: Integers, step: Integers) -> NDArray[np.int16]:
+        """Levels of cells' power over the squared step, [n, place]; below 0 for what is not coded."""
+        return _ratio(self._laid(self._windows(), profile, shift), step[:, None].astype(np.int16))
 
     def _encode(self, sent: Sent) -> tuple[Integers, NDArray[np.bool_]]:
         """Bits [n, rate], and which samples they suffice for."""
@@ -528,7 +548,7 @@ class ProfileCode(MultiRate[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
         symbol = _symbol(near.swapaxes(0, 1), cells.swapaxes(0, 1)).ravel()
         which = _which(ratio[line.order].ravel()[line.place], self.grid.activity(busy)[line.place])
         start, end = alphabets[1].bounds(which, symbol[line.place])
-        large = magnitude.swapaxes(0, 1).reshape(2, -1)[:, line.place]
+        large = magnitude.swapaxes(0, 1).reshape(2, magnitude[:, 0].size)[:, line.place]
         encoder = Encoder(len(sent), self.config.rate)
         for alphabet, value in zip(alphabets[0], header, strict=True):
             encoder.put(slice(0, len(sent)), *alphabet.bounds(0 * value, value[line.order]))
@@ -596,7 +616,7 @@ class ProfileCode(MultiRate[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
                 if len(large):
                     part[large] += np.sign(part[large]) * decoder.get_number(rows[large])
             cells[:, at] = pair
-        laid = cells.reshape(2, n, -1).swapaxes(0, 1)[line.back]
+        laid = cells.reshape(2, n, self.grid.size).swapaxes(0, 1)[line.back]
         return Sent(*map(torch.from_numpy, (profile, shift, energy, step, self.grid.cells(laid))))
 
     def _weights_of(self, rate: int) -> dict[str, Tensor]:

@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+Integers = NDArray[np.int64]
+
 PER_OCTAVE = 4  # levels
 FLOOR = 0.02  # least power of a cell in a profile
 ROUNDS = 6  # of the fit
@@ -36,7 +38,7 @@ class Windows:
         twice = np.concatenate((table, table), 1).reshape(len(table), -1)
         self._views = np.lib.stride_tricks.sliding_window_view(twice, self.delays * self.column, axis=1)
 
-    def __call__(self, profile: NDArray[np.int64], move: NDArray[np.int64]) -> NDArray[Any]:
+    def __call__(self, profile: Integers, move: Integers) -> NDArray[Any]:
         """Rows of profiles, moved by some delays.
 
         :param profile: [...]
@@ -46,47 +48,56 @@ class Windows:
         return self._views[profile, -move % self.delays * self.column]
 
 
-def likeliest(levels: Tensor, prior: Tensor, power: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
-    """The profiles and shifts under which samples are likeliest.
+class Codebook:
+    """Profiles among which, and among whose shifts, the likeliest of a sample are looked for.
 
-    Correlations by way of the delays' spectra find a few in single precision; sums in double precision, in an order that depends on
+    Correlations by way of the delays' spectra find some in single precision; sums in double precision, in an order that depends on
     nothing else, rank them. A sample finds the same whatever the samples beside it and however many threads work.
 
     :param levels: of all profiles, integers, [profile, angle, delay]
     :param prior: probabilities up to a factor, [profile, shift]; the middle shift moves nothing
-    :param power: of samples' cells, their mean being 1, [n, angle, delay]
-    :param count: how many of each sample, the likeliest first
-    :returns: profiles and shifts (0 and up), [n, count] each
     """
-    (size, shifts), delays = prior.shape, levels.shape[2]
-    octaves = levels.mT.numpy().astype(np.float64) / PER_OCTAVE  # delay-major
-    score = np.log(prior.numpy().astype(np.float64)) - octaves.sum((1, 2))[:, None] * math.log(2)
-    inverse = np.exp2(-octaves)
-    spectrum = torch.fft.rfft(torch.from_numpy(inverse).float(), dim=1).movedim(1, 0).mT  # [frequency, angle, profile]
-    real = torch.cat((spectrum.real, spectrum.imag), 1)
-    imaginary = torch.cat((-spectrum.imag, spectrum.real), 1)
-    frequency, move = np.arange(delays // 2 + 1), np.arange(shifts) - shifts // 2
-    weight = np.where((frequency == 0) | (2 * frequency == delays), 1, 2) / delays
-    turn = weight * np.exp(2j * np.pi * (np.outer(move, frequency) % delays) / delays)
-    cosine, sine = (torch.from_numpy(part).float() for part in (turn.real, -turn.imag))
-    offset, windows = torch.from_numpy(score.T.copy()).float(), Windows(inverse)
-    near = min(count + SPARE, size)
-    found = []
-    for part in power.mT.split(AT_ONCE):
-        n = len(part)
-        wave = torch.fft.rfft(part.float(), dim=1).movedim(1, 0)
+
+    def __init__(self, levels: Tensor, prior: Tensor) -> None:
+        self.shifts, delays = prior.shape[1], levels.shape[2]
+        octaves = levels.mT.numpy().astype(np.float64) / PER_OCTAVE  # delay-major
+        self._score = np.log(prior.numpy().astype(np.float64)) - octaves.sum((1, 2))[:, None] * math.log(2)
+        self._offset = torch.from_numpy(self._score.T.copy()).float()[:, None]
+        inverse = np.exp2(-octaves).astype(np.float32)
+        self._inverse = Windows(inverse)
+        spectrum = torch.fft.rfft(torch.from_numpy(inverse), dim=1).movedim(1, 0).mT  # [frequency, angle, profile]
+        self._real = torch.cat((spectrum.real, spectrum.imag), 1)
+        self._imaginary = torch.cat((-spectrum.imag, spectrum.real), 1)
+        frequency, self._move = np.arange(delays // 2 + 1), np.arange(self.shifts) - self.shifts // 2
+        turn = np.exp(2j * np.pi * (np.outer(self._move, frequency) % delays) / delays) / delays
+        turn *= np.where((frequency == 0) | (2 * frequency == delays), 1, 2)  # for the frequencies below zero
+        self._cosine, self._sine = (torch.from_numpy(part).float() for part in (turn.real, -turn.imag))
+
+    def likeliest(self, power: Tensor, count: int = 1) -> tuple[Integers, Integers]:
+        """Find the profiles and shifts under which samples are likeliest.
+
+        :param power: of samples' cells, their mean being 1, [n, angle, delay]
+        :param count: how many of each sample, the likeliest first
+        :returns: profiles and shifts (0 and up), [n, count] each
+        """
+        parts = [self._some(part, count) for part in power.mT.split(AT_ONCE)] if len(power) else []
+        pair = np.concatenate([np.zeros((0, count), np.int64), *parts])
+        return pair // self.shifts, pair % self.shifts
+
+    def _some(self, power: Tensor, count: int) -> Integers:
+        """Profiles times shifts, and the shift."""
+        (size, shifts), n = self._score.shape, len(power)
+        wave = torch.fft.rfft(power.float(), dim=1).movedim(1, 0)
         wave = torch.cat((wave.real, wave.imag), 2)
-        match = (sine @ (wave @ imaginary).flatten(1)).addmm_(cosine, (wave @ real).flatten(1), beta=-1, alpha=-1)
-        guess = match.view(shifts, n, size).add_(offset[:, None])
-        which = guess.amax(0).topk(near, 1).indices
-        best = guess.gather(2, which.expand(shifts, n, near)).movedim(0, 2).flatten(1).topk(near, 1).indices
-        pair = (which.gather(1, best // shifts) * shifts + best % shifts).sort(1).values.numpy()
-        terms = windows(pair // shifts, move[pair % shifts]) * part.double().flatten(1).numpy()[:, None]
-        exact = score.flatten()[pair] - terms.sum(-1)
-        order = (-exact).argsort(1, kind="stable")[:, :count]
-        found.append(torch.from_numpy(np.take_along_axis(pair, order, 1)))
-    pairs = torch.cat(found) if found else torch.zeros(0, count, dtype=torch.int64)
-    return pairs // shifts, pairs % shifts
+        match = (self._sine @ (wave @ self._imaginary).flatten(1)).addmm_(self._cosine, (wave @ self._real).flatten(1))
+        score = torch.sub(self._offset, match.view(shifts, n, size))
+        profiles = score.amax(0).topk(min(count + SPARE, size), 1).indices
+        some = score.gather(2, profiles.expand(shifts, -1, -1)).permute(1, 2, 0).flatten(1)
+        best = some.topk(min(count + SPARE, some.shape[1]), 1).indices
+        pair = (profiles.gather(1, best // shifts) * shifts + best % shifts).sort(1).values.numpy()
+        terms = self._inverse(pair // shifts, self._move[pair % shifts]) * power.double().flatten(1).numpy()[:, None]
+        exact = terms.sum(-1) - self._score.flatten()[pair]
+        return np.take_along_axis(pair, exact.argsort(1, kind="stable")[:, :count], 1)
 
 
 def fit(power: Tensor, profiles: int, reach: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -107,7 +118,7 @@ def fit(power: Tensor, profiles: int, reach: int, generator: torch.Generator) ->
     profile = some(profiles)
     for _ in range(ROUNDS):
         levels = (PER_OCTAVE * profile.clamp(min=FLOOR).log2()).round().clamp(-128, 127).to(torch.int8)
-        which, shift = (found[:, 0] for found in likeliest(levels, prior, power))
+        which, shift = (torch.from_numpy(found[:, 0]) for found in Codebook(levels, prior).likeliest(power))
         total = torch.zeros(profiles, *power.shape[1:])
         for move in range(shifts):
             chosen = shift == move
