@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,11 @@ def per_second(job: Callable[[], Any], samples: int, repeats: int) -> float:
     return samples / min(times)
 
 
+def one_attempt(code: ProfileCode, x: torch.Tensor) -> Any:
+    """What codes a training sample: the first attempt alone."""
+    return code.decide(x, attempts=1)
+
+
 def measure(samples: int, repeats: int) -> dict[str, dict[str, float]]:
     """Speeds by model: of the encoder with one attempt and with all, and of the decoder [samples/s]."""
     torch.set_num_threads(1)
@@ -51,10 +57,10 @@ def measure(samples: int, repeats: int) -> dict[str, dict[str, float]]:
             known[scenario] = torch.cat([b["X"] for b in datagen.sample(RECIPES[scenario](), range(samples), "test")])
         x = known[scenario]
         payloads = code.compress(x)
-        sides: dict[str, Callable[[], Any]] = {
-            "encoder_one_attempt": lambda code=code, x=x: code.write(code.decide(x, attempts=1)),
-            "encoder": lambda code=code, x=x: code.compress(x),
-            "decoder": lambda code=code, payloads=payloads: code.decompress(payloads),
+        sides = {
+            "encoder_one_attempt": partial(one_attempt, code, x),
+            "encoder": partial(code.compress, x),
+            "decoder": partial(code.decompress, payloads),
         }
         rows[name] = {f"{side}_samples_per_second": per_second(job, samples, repeats) for side, job in sides.items()}
     return rows

@@ -105,7 +105,8 @@ def slow_bits(code: ProfileCode, x: Tensor) -> NDArray[Any]:
     low, high = 0, 127
     for rank, (rounding, worth) in profile_code.ATTEMPTS:
         profile, shift = ranked[rank]
-        found, error = None, torch.tensor(torch.inf) if best else least
+        nothing = (profile, shift, energy, 0), torch.zeros_like(image), torch.full_like(moved[0, 0], -1)
+        found, error = (None, torch.tensor(torch.inf)) if best else (nothing, least)
         first, last = low, high
         while first < last:
             step = (first + last + 1) // 2
@@ -117,7 +118,7 @@ def slow_bits(code: ProfileCode, x: Tensor) -> NDArray[Any]:
                     found, error = (head, cells, which), left
             else:
                 last = step - 1
-        if found and error < least:
+        if found and (best is None or error < least):
             best, least, ranked[0] = found, error, found[0][:2]
         if (low, high) == (0, 127):
             assert best is not None
@@ -141,7 +142,8 @@ def slow_bits(code: ProfileCode, x: Tensor) -> NDArray[Any]:
                         encoder.put_number(row, np.array([abs(part) - 7]))
     written, fits = encoder.finish()
     assert fits.all()
-    return written[0]
+    payload: NDArray[np.int64] = written[0]
+    return payload
 
 
 def test_payloads_are_those_of_the_long_way(code: ProfileCode) -> None:
