@@ -25,9 +25,20 @@ from zoo.nn.profiles import PER_OCTAVE
 
 LARGEST = 8.0  # standard deviation over step width that the denoiser is told of a cell, at most
 QUARTER = math.pi / 2  # a payload turned by it is what the turned sample would have had
-SEARCHED = (  # what the UE tries, as in profile_code.ATTEMPTS, by effort: ranks of the profile, roundings
-    tuple((rank, rounding) for rank in range(4) for rounding in ((0.35, 0.12), (0.35, 0.2), (0.2, 0.12))),
-    tuple((rank, rounding) for rank in range(8) for rounding in ((0.35, 0.12), (0.35, 0.2), (0.2, 0.12), (0.45, 0.08))),
+
+
+class Effort(NamedTuple):
+    """How long the UE looks for a better payload."""
+
+    attempts: tuple[tuple[int, tuple[float, float]], ...]  # as in profile_code.ATTEMPTS: rank of the profile, rounding
+    rounds: int  # of moving single integers
+    moves: int  # that a round tries
+
+
+ROUNDINGS = ((0.35, 0.12), (0.35, 0.2), (0.2, 0.12), (0.45, 0.08))
+EFFORTS = (
+    Effort(tuple((rank, rounding) for rank in range(2) for rounding in ROUNDINGS[:3]), 2, 6),
+    Effort(tuple((rank, rounding) for rank in range(8) for rounding in ROUNDINGS), 6, 8),
 )
 
 
@@ -91,21 +102,40 @@ class ProfileBackbone(Backbone):
     # the UE's search -----------------------------------------------------------------------------------------------------
 
     def search(self, x: Tensor, rate: int, effort: int, decode: Callable[[Any, int], Tensor]) -> Tensor:
-        """Take of several profiles and roundings the payload that is best behind the denoiser, not before it."""
-        code = self._at(rate)
-        codes = code.codes(_complex(x)).to(x.device)
-        least = self._error(code.parse(codes), x, code, decode)
-        there = [attempt for attempt in SEARCHED[effort - 1] if attempt[0] < code.config.profiles]
-        for tried in code.candidates(_complex(x), there):
-            error = self._error(tried, x, code, decode)
-            better = error < least
-            if better.any():
-                codes[better] = code.write(tried.rows(better.cpu())).to(x.device)
-                least = torch.where(better, error, least)
-        return codes
+        """Take of several profiles and roundings the payload that is best behind the denoiser, not before it; then move single integers of it.
 
-    def _error(self, sent: Sent, x: Tensor, code: ProfileCode, decode: Callable[[Any, int], Tensor]) -> Tensor:
-        return energy(decode(self._told(code.picture(sent), x.device), len(x)) - x)
+        Which integers, the gradient of the error behind the denoiser tells: those whose step towards less error promises most.
+        """
+        code, how = self._at(rate), EFFORTS[effort - 1]
+
+        def error(sent: Sent) -> Tensor:
+            return energy(decode(self._told(code.picture(sent), x.device), len(x)) - x)
+
+        best = code.parse(code.codes(_complex(x)))
+        least = error(best)
+        for tried in code.candidates(_complex(x), [one for one in how.attempts if one[0] < code.config.profiles]):
+            least = _better(best, least, tried, error(tried))
+        for _ in range(how.rounds):
+            cells, signs = self._promising(best, x, code, decode, how.moves)
+            for cell, sign in zip(cells.T, signs.T, strict=True):
+                tried = best.rows(slice(None))
+                tried.cells = best.cells.flatten(1).scatter_add(1, cell[:, None], sign[:, None]).view_as(best.cells)
+                least = _better(best, least, tried, error(tried).where(code.fits(tried).to(x.device), torch.inf))
+        return code.write(best).to(x.device)
+
+    def _promising(
+        self, sent: Sent, x: Tensor, code: ProfileCode, decode: Callable[[Any, int], Tensor], count: int
+    ) -> tuple[Tensor, Tensor]:
+        """Places of integers, and the direction of their steps, that promise to lower the error most: [n, count] each, the best first."""
+        picture = code.picture(sent)
+        with torch.inference_mode(False), torch.enable_grad():
+            image = picture.image.clone().requires_grad_()
+            told = self._told(Picture(image, picture.ratio.clone(), picture.width.clone()), x.device)
+            (slope,) = torch.autograd.grad(energy(decode(told, len(x)) - x.clone()).sum(), image)
+        step = picture.width[:, None, None, None]
+        promise = (slope.abs() * step - (self.code.scale.cpu() * step).square()) * (picture.ratio >= 0)[:, None]
+        cells = promise.flatten(1).topk(count, 1).indices
+        return cells, -slope.sign().flatten(1).gather(1, cells).to(sent.cells.dtype)
 
     # training ------------------------------------------------------------------------------------------------------------
 
@@ -145,6 +175,13 @@ class ProfileBackbone(Backbone):
     def weights_of(self, rate: int) -> dict[str, Tensor]:
         own = {name: value for name, value in self.state_dict().items() if not name.startswith("code.")}
         return own | {f"code.{name}": value for name, value in self.code.at(rate).state_dict().items()}
+
+
+def _better(best: Sent, least: Tensor, tried: Sent, error: Tensor) -> Tensor:
+    """Put what errs less in the place of what was best so far: the least errors, [n]."""
+    better = error < least
+    best.put(better.cpu(), tried.rows(better.cpu()))
+    return torch.where(better, error, least)
 
 
 def _complex(image: Tensor) -> Tensor:
