@@ -106,21 +106,27 @@ class ProfileBackbone(Backbone):
 
         Which integers, the gradient of the error behind the denoiser tells: those whose step towards less error promises most.
         """
-        code, how = self._at(rate), EFFORTS[effort - 1]
+        code = self._at(rate)
+        plain = code.parse(code.codes(_complex(x)))
 
         def error(sent: Sent) -> Tensor:
             return energy(decode(self._told(code.picture(sent), x.device), len(x)) - x)
 
-        best = code.parse(code.codes(_complex(x)))
-        least = error(best)
-        for tried in code.candidates(_complex(x), [one for one in how.attempts if one[0] < code.config.profiles]):
-            least = _better(best, least, tried, error(tried))
-        for _ in range(how.rounds):
-            cells, signs = self._promising(best, x, code, decode, how.moves)
-            for cell, sign in zip(cells.T, signs.T, strict=True):
-                tried = best.rows(slice(None))
-                tried.cells = best.cells.flatten(1).scatter_add(1, cell[:, None], sign[:, None]).view_as(best.cells)
-                least = _better(best, least, tried, error(tried).where(code.fits(tried).to(x.device), torch.inf))
+        best, least = Sent.joined([plain]), error(plain)
+        for how in EFFORTS[:effort]:  # each from the start, so that more effort is never worse
+            found = Sent.joined([plain])
+            lowest = error(found)
+            for tried in code.candidates(_complex(x), [one for one in how.attempts if one[0] < code.config.profiles]):
+                lowest = _better(found, lowest, tried, error(tried))
+            for _ in range(how.rounds):
+                cells, signs = self._promising(found, x, code, decode, how.moves)
+                for cell, sign in zip(cells.T, signs.T, strict=True):
+                    tried = found.rows(slice(None))
+                    tried.cells = (
+                        found.cells.flatten(1).scatter_add(1, cell[:, None], sign[:, None]).view_as(found.cells)
+                    )
+                    lowest = _better(found, lowest, tried, error(tried).where(code.fits(tried).to(x.device), torch.inf))
+            least = _better(best, least, found, lowest)
         return code.write(best).to(x.device)
 
     def _promising(
@@ -159,7 +165,9 @@ class ProfileBackbone(Backbone):
         for place, rate in enumerate(self.config.shared):
             rows = number == place
             if rows.any():
-                picture = self._at(rate).picture(Sent(*(seen[field.name][rows].long() for field in dataclasses.fields(Sent))))
+                picture = self._at(rate).picture(
+                    Sent(*(seen[field.name][rows].long() for field in dataclasses.fields(Sent)))
+                )
                 image[rows], ratio[rows], width[rows] = picture.image, picture.ratio, picture.width
         image = turned(image, seen["phase"])
         return self._told(Picture(image, ratio, width), x.device), torch.zeros((), device=x.device), number.to(x.device)
