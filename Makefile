@@ -1,7 +1,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-MODEL = klt-grid-cdl-128b
+MODEL = gd-csi-cdl-128b
+CLASSICAL = klt-grid-cdl-128b
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test lint bench clean
@@ -15,6 +16,7 @@ demo: $(VENV)/.installed  ## a small CDL store with two workers: made, verified,
 	$(BIN)/zoo compress $(MODEL) demo/cdl.zarr demo/x.payloads
 	$(BIN)/zoo decompress demo/x.payloads demo/z.npy --side-information demo/cdl.zarr
 	$(BIN)/zoo eval $(MODEL) --data demo/cdl.zarr --out demo/results.json
+	$(BIN)/zoo eval $(CLASSICAL) --data demo/cdl.zarr --out demo/classical.json
 	$(BIN)/zoo limits demo/cdl.zarr --simulate --bits 128
 
 test: lint  ## the whole suite
