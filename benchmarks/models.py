@@ -64,7 +64,12 @@ def markdown(found: list[dict[str, Any]], limits: dict[str, Any]) -> str:
         lines.append(f"| {name} | {told} | " + " | ".join(told_at.get(rate, "") for rate in RATES) + " |")
     with_y = any(result["decoder_has_y"] for result in found)
     side = f", Y at {SNR_DB:g} dB SNR, in brackets Y as simulated" if with_y else " (X itself is what is fed back)"
-    note = f"{data['samples']} {data['split']} samples of `{data['name']}`{side}; payloads are real bytes."
+    counts = sorted({result["data"]["samples"] for result in found})
+    samples = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    note = f"{samples} {data['split']} samples of `{data['name']}`{side}; payloads are real bytes."
+    efforts = {registry.family_of(result["model"]): effort for result in found if (effort := result.get("effort", 0))}
+    for family, effort in efforts.items():
+        note += f" `{family}` at effort {effort}: the phone looks for its payload through the decoder."
     if elsewhere:
         note += f" Published at other rates [bits]: {'; '.join(elsewhere)}."
     return "\n\n".join(filter(None, ["\n".join(lines), note, remark(data)])) + "\n"

@@ -37,13 +37,14 @@ def of_family(family: str, scenario: str, symbols: bool) -> list[dict[str, Any]]
 
 
 def missing(found: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """Families in the papers' sizes that only have a lite one here, with their numbers of parameters.
+    """Families in the papers' sizes that only have a lite one, or one of other networks, here, with their numbers of parameters.
 
     :param found: results of all models of a data set that are of one sort
     """
     data, families = found[0]["data"], {registry.family_of(result["model"]) for result in found}
     sized = SIZED.get(data["scenario"], "")
     full = [family.removesuffix("-lite") + sized for family in sorted(families) if family.endswith("-lite")]
+    full += [f"{family}-paper" for family in sorted(families)]
     side_information = any(result.get("decoder_has_y") for result in found)
     return {
         family: _parameters(config.load(family), side_information)

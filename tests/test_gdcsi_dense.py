@@ -76,13 +76,29 @@ def test_a_frame_says_the_energy_as_finely_as_its_bits_allow() -> None:
     net = codec.net
     assert isinstance(net, DenseBackbone)
     image = codec.to_image(spread_out(200))
-    _, level = net._unframe(net._frame(image))
-    low, high = net.levels
+    _, level = net.frame.read(net.frame.codes(image))
+    low, high = net.frame.levels
     assert level is not None
     actual = (energy(image) / 1024).sqrt().log2()
     inside = (actual > low) & (actual < high)
     assert inside.float().mean() > 0.8
     assert (level.log2() - actual)[inside].abs().max() <= (high - low) / 16 + 1e-5
+
+
+@pytest.mark.parametrize("family", ["csinet", "crnet"])
+def test_the_baselines_may_be_aligned_too(family: str) -> None:
+    codec = untrained(family, rate=131, align=True, side_information=False)
+    assert codec.widths == (5,) + (6,) * 21
+    x = samples(4)
+    first, second = (torch.as_tensor(codec.decompress(codec.compress(part))) for part in (x, x.roll(11, 2)))
+    assert torch.allclose(first.roll(11, 2), second, atol=1e-7)
+    loss, _ = codec.requires_grad_(True).loss(codec.to_image(x), None, codec.to_image(x), {})
+    moved, _ = codec.loss(codec.to_image(x.roll(11, 2)), None, codec.to_image(x.roll(11, 2)), {})
+    assert loss.item() == pytest.approx(moved.item(), rel=1e-5)
+    with pytest.raises(
+        ValueError, match="rate 132 is no multiple of element_bits 6, beside the 5 bits of the place; nearest: 131, 137"
+    ):
+        untrained(family, rate=132, align=True)
 
 
 # codes -----------------------------------------------------------------------------------------------------------------------

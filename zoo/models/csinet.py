@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from zoo.models.base import CodecConfig, NetworkCodec, relative_error
+from zoo.nn.frame import Frame, frame_widths
 from zoo.nn.quantise import straight_through, uniform_codes, uniform_values
 from zoo.nn.start import zeroed
 
@@ -26,20 +27,23 @@ class ScalarConfig(CodecConfig):
 
     rate: int = Field(132, ge=1, description="bits of a payload, a multiple of element_bits")
     element_bits: int = Field(6, ge=1, le=16, description="bits of a latent element")
+    align: bool = Field(False, description="code each sample's strongest delay and move it to one place")
 
     @model_validator(mode="after")
     def _whole_elements(self) -> Self:
-        if self.rate % self.element_bits:
-            below = self.rate // self.element_bits * self.element_bits
+        own, step = sum(frame_widths(self.delays, self.align, 0)), self.element_bits
+        if self.rate - own < step or (self.rate - own) % step:
+            below = own + max((self.rate - own) // step, 1) * step
+            beside = f", beside the {own} bits of the place" if own else ""
             raise ValueError(
-                f"rate {self.rate} is no multiple of element_bits {self.element_bits}; nearest: {below or self.element_bits}, {below + self.element_bits}"
+                f"rate {self.rate} is no multiple of element_bits {step}{beside}; nearest: {below}, {below + step}"
             )
         return self
 
     @property
     def elements(self) -> int:
         """N_cl, length of the latent vector."""
-        return self.rate // self.element_bits
+        return (self.rate - sum(frame_widths(self.delays, self.align, 0))) // self.element_bits
 
 
 def conv(inputs: int, outputs: int, kernel: tuple[int, int] | int) -> nn.Sequential:
@@ -53,6 +57,10 @@ class ScalarCodec(NetworkCodec[ScalarConfig]):
     Config = ScalarConfig
     encoder: nn.Module  # image [n, 2, angle, delay] to [n, N_cl]
 
+    def __init__(self, config: ScalarConfig) -> None:
+        super().__init__(config)
+        self.frame = Frame(config.delays, config.align, 0)
+
     def decode(self, latent: Tensor, y: Tensor | None) -> Tensor:
         """Image of the target.
 
@@ -63,18 +71,27 @@ class ScalarCodec(NetworkCodec[ScalarConfig]):
 
     @property
     def widths(self) -> tuple[int, ...]:
-        return (self.config.element_bits,) * self.config.elements
+        return (*self.frame.widths, *(self.config.element_bits,) * self.config.elements)
 
     def codes(self, x: Tensor) -> Tensor:
-        return uniform_codes(self.encoder(self.to_image(x)).tanh(), self.config.element_bits)
+        image = self.to_image(x)
+        place = self.frame.codes(image)
+        latent = self.encoder(self.frame.strip(image, self.frame.read(place))).tanh()
+        return torch.cat((place, uniform_codes(latent, self.config.element_bits)), 1)
 
     def reconstruct(self, codes: Tensor, y: Tensor | None) -> Tensor:
-        latent = uniform_values(codes, self.config.element_bits, self.scale.dtype)
-        return self.from_image(self.decode(latent, None if y is None else self.to_image(y)))
+        fields = len(self.frame.widths)
+        framing = self.frame.read(codes[:, :fields])
+        latent = uniform_values(codes[:, fields:], self.config.element_bits, self.scale.dtype)
+        image = self.decode(latent, None if y is None else self.frame.aligned(self.to_image(y), framing))
+        return self.from_image(self.frame.put_back(image, framing))
 
     def loss(
         self, x: Tensor, y: Tensor | None, z: Tensor, draws: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        framing = self.frame.read(self.frame.codes(x))
+        x, z = (self.frame.aligned(image, framing) for image in (x, z))
+        y = None if y is None else self.frame.aligned(y, framing)
         latent = self.encoder(x).tanh()
         bits = self.config.element_bits
         sent = straight_through(latent, uniform_values(uniform_codes(latent, bits), bits, latent.dtype))

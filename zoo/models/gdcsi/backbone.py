@@ -94,14 +94,3 @@ def turned(image: Tensor, phase: Tensor) -> Tensor:
     """Images [n, 2, angle, delay] times exp(j phase), [n]."""
     cos, sin = (part[:, None, None] for part in (phase.cos(), phase.sin()))
     return torch.stack((image[:, 0] * cos - image[:, 1] * sin, image[:, 0] * sin + image[:, 1] * cos), 1)
-
-
-def rolled(image: Tensor, delays: Tensor) -> Tensor:
-    """Images [n, 2, angle, delay] moved by some delays each, [n]; what leaves at one end enters at the other."""
-    source = (torch.arange(image.shape[3], device=image.device) - delays[:, None]) % image.shape[3]
-    return image.gather(3, source[:, None, None].expand_as(image))
-
-
-def strongest(image: Tensor) -> Tensor:
-    """The delay of most energy of each image, the first of several, int64 [n]."""
-    return image.float().square().sum((1, 2)).argmax(1)

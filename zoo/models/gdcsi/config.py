@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from zoo.models.base import MultiRateConfig
+from zoo.nn.frame import frame_widths
 from zoo.nn.unet import Norm
 
 
@@ -107,7 +108,7 @@ class GDCSIConfig(MultiRateConfig):
     @property
     def frame_bits(self) -> int:
         """Bits of a dense codebook's payload for place and energy."""
-        return self.align * (self.delays - 1).bit_length() + self.energy_bits
+        return sum(frame_widths(self.delays, self.align, self.energy_bits))
 
     @property
     def searchable(self) -> bool:

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from zoo.models.base import energy
-from zoo.models.gdcsi.backbone import Backbone, rolled, strongest
+from zoo.models.gdcsi.backbone import Backbone
 from zoo.models.gdcsi.config import GDCSIConfig
 from zoo.nn.dense import Codebooks, Stack
+from zoo.nn.frame import Frame, Framing
 from zoo.nn.start import zeroed
 
-HOME = 4  # the strongest delay of an aligned sample is at this part of the delays: 1/4, so that what follows it stays behind it
 FLOOR = 0.05  # added to a cell's standard deviation, over the mean one
 NEAREST = 6  # words of a code that a search tries
 TIME = 64  # numbers of the time's embedding
@@ -30,8 +30,7 @@ class Context(NamedTuple):
     """What the denoiser is told."""
 
     told: Tensor  # [n, width]
-    place: Tensor | None  # the strongest delay, [n]
-    level: Tensor | None  # norm of the sample over that of one of unit power a cell, [n]
+    framing: Framing
 
 
 class Rate(nn.Module):
@@ -72,8 +71,7 @@ class Denoiser(nn.Module):
 class DenseBackbone(Backbone):
     """Dense layers round codebooks."""
 
-    spread: Tensor  # standard deviation of each cell, of aligned samples of unit power where the frame codes energy, [angle, tap]
-    levels: Tensor  # least and largest coded log2 of a sample's level, [2]
+    spread: Tensor  # standard deviation of each cell of samples without their frame, and some more, [angle, tap]
 
     def __init__(self, config: GDCSIConfig) -> None:
         super().__init__()
@@ -84,51 +82,14 @@ class DenseBackbone(Backbone):
         self.rates = nn.ModuleDict({str(rate): Rate(config, rate) for rate in config.shared})
         self.side = nn.Linear(numbers, config.width, bias=False) if config.side_information else None
         self.denoiser = Denoiser(config, numbers)
+        self.frame = Frame(config.delays, config.align, config.energy_bits)
         self.register_buffer("spread", torch.ones(config.angles, self.taps))
-        self.register_buffer("levels", torch.tensor([-1.0, 1.0]))
 
     def prepare(self, x: Tensor) -> None:
-        if self.config.energy_bits:
-            level = self._level(x).log2()
-            ends = torch.quantile(level[level.isfinite()].double(), torch.tensor([0.001, 0.999]).double())
-            self.levels.copy_(ends)
-        still, _ = self._framed(x, self._frame(x))
+        self.frame.prepare(x)
+        still = self.frame.strip(x, self.frame.read(self.frame.codes(x)))
         power = still[..., : self.taps].square().sum(1).mean(0)
         self.spread.copy_(power.sqrt() + FLOOR * power.sqrt().mean())
-
-    # frame: a sample's place and energy ----------------------------------------------------------------------------------
-
-    def _level(self, x: Tensor) -> Tensor:
-        return (energy(x) / (self.config.angles * self.config.delays)).sqrt()
-
-    def _frame(self, x: Tensor) -> Tensor:
-        """Codes of place and energy, int64 [n, 0 ... 2]."""
-        columns = [strongest(x)] if self.config.align else []
-        if self.config.energy_bits:
-            low, high = self.levels.float()
-            steps = 2**self.config.energy_bits
-            share = (self._level(x).log2() - low) / (high - low).clamp(min=1e-6)
-            columns.append((share * steps).floor().clamp(0, steps - 1).long())
-        return torch.stack(columns, 1) if columns else torch.zeros(len(x), 0, dtype=torch.int64, device=x.device)
-
-    def _unframe(self, frame: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Place and level that a frame's codes stand for, [n] each."""
-        place = frame[:, 0] if self.config.align else None
-        if not self.config.energy_bits:
-            return place, None
-        low, high = self.levels.float()
-        share = (frame[:, -1] + 0.5) / 2**self.config.energy_bits
-        return place, torch.exp2(low + share * (high - low))
-
-    def _framed(self, x: Tensor, frame: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Images aligned and of about unit power, and their places."""
-        place, level = self._unframe(frame)
-        if level is not None:
-            x = x / level[:, None, None, None]
-        return (x if place is None else self._aligned(x, place)), place
-
-    def _aligned(self, x: Tensor, place: Tensor) -> Tensor:
-        return rolled(x, self.config.delays // HOME - place)
 
     def _numbers(self, image: Tensor) -> Tensor:
         """Images as rows of numbers, each over its cell's standard deviation."""
@@ -137,23 +98,21 @@ class DenseBackbone(Backbone):
     # UE ------------------------------------------------------------------------------------------------------------------
 
     def widths(self, rate: int) -> tuple[int, ...]:
-        place = ((self.config.delays - 1).bit_length(),) if self.config.align else ()
-        level = (self.config.energy_bits,) if self.config.energy_bits else ()
-        return (*place, *level, *self._rate(rate).codebooks.widths)
+        return (*self.frame.widths, *self._rate(rate).codebooks.widths)
 
     def codes(self, x: Tensor, rate: int) -> Tensor:
-        frame = self._frame(x)
+        frame = self.frame.codes(x)
         return torch.cat((frame, self._rate(rate).codebooks.codes(self._latents(x, frame, rate))), 1)
 
     def _latents(self, x: Tensor, frame: Tensor, rate: int) -> Tensor:
-        still, _ = self._framed(x, frame)
+        still = self.frame.strip(x, self.frame.read(frame))
         part = self._rate(rate)
         hidden: Tensor = self.encoder(self.enter(self._numbers(still)) + part.told)
         return part.latents(hidden).unflatten(1, (-1, self.config.code_size))
 
     def search(self, x: Tensor, rate: int, effort: int, decode: Callable[[Any, int], Tensor]) -> Tensor:
         """Try the nearest words of one code after the other; ``effort`` times for all codes."""
-        frame, part = self._frame(x), self._rate(rate)
+        frame, part = self.frame.codes(x), self._rate(rate)
         far = part.codebooks.distances(self._latents(x, frame, rate))
         nearest = far.topk(min(NEAREST, far.shape[2]), dim=2, largest=False).indices
         codes = nearest[:, :, 0].clone()
@@ -177,16 +136,14 @@ class DenseBackbone(Backbone):
     # base station --------------------------------------------------------------------------------------------------------
 
     def context(self, codes: Tensor, y: Tensor | None, rate: int) -> Context:
-        columns = self.config.align + (self.config.energy_bits > 0)
-        place, level = self._unframe(codes[:, :columns])
-        words = self._rate(rate).codebooks(codes[:, columns:])
-        return Context(self._told(words, y, place, rate), place, level)
+        fields, part = len(self.frame.widths), self._rate(rate)
+        framing = self.frame.read(codes[:, :fields])
+        return Context(self._with_side(part.words(part.codebooks(codes[:, fields:]).flatten(1)), y, framing), framing)
 
-    def _told(self, words: Tensor, y: Tensor | None, place: Tensor | None, rate: int) -> Tensor:
-        told: Tensor = self._rate(rate).words(words.flatten(1))
+    def _with_side(self, told: Tensor, y: Tensor | None, framing: Framing) -> Tensor:
         if self.side is None or y is None:
             return told
-        return told + self.side(self._numbers(y if place is None else self._aligned(y, place)))
+        return told + self.side(self._numbers(self.frame.aligned(y, framing)))
 
     def denoise(self, z: Tensor, context: Context, time: Tensor) -> Tensor:
         clean = self.denoiser(self._numbers(z), context.told, time)
@@ -194,20 +151,16 @@ class DenseBackbone(Backbone):
         return nn.functional.pad(seen, (0, self.config.delays - self.taps))
 
     def hidden(self, image: Tensor, context: Context) -> Tensor:
-        if context.level is not None:
-            image = image / context.level[:, None, None, None]
-        return image if context.place is None else self._aligned(image, context.place)
+        return self.frame.strip(image, context.framing)
 
     def image(self, z: Tensor, context: Context) -> Tensor:
-        if context.level is not None:
-            z = z * context.level[:, None, None, None]
-        return z if context.place is None else rolled(z, context.place - self.config.delays // HOME)
+        return self.frame.put_back(z, context.framing)
 
     # training ------------------------------------------------------------------------------------------------------------
 
     def quantise(self, x: Tensor, y: Tensor | None, seen: Mapping[str, Tensor]) -> tuple[Context, Tensor, Tensor]:
-        frame = self._frame(x)
-        still, place = self._framed(x, frame)
+        framing = self.frame.read(self.frame.codes(x))
+        still = self.frame.strip(x, framing)
         shares = [len(share) for share in torch.arange(len(x)).tensor_split(len(self.rates))]
         parts = [self._rate(rate) for rate in self.config.shared]
         starts = torch.cat([part.told.expand(share, -1) for part, share in zip(parts, shares, strict=True)])
@@ -217,11 +170,8 @@ class DenseBackbone(Backbone):
             words, cost = part.codebooks.quantise(part.latents(hidden).unflatten(1, (-1, self.config.code_size)))
             told.append(part.words(words.flatten(1)))
             losses.append(cost)
-        joined = torch.cat(told)
-        if self.side is not None and y is not None:
-            joined = joined + self.side(self._numbers(y if place is None else self._aligned(y, place)))
         number = torch.arange(len(parts)).repeat_interleave(torch.tensor(shares)).to(x.device)
-        return Context(joined, *self._unframe(frame)), torch.stack(losses).mean(), number
+        return Context(self._with_side(torch.cat(told), y, framing), framing), torch.stack(losses).mean(), number
 
     def tend(self, generator: torch.Generator) -> None:
         for rate in self.config.shared:

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from zoo.models.base import energy
-from zoo.models.gdcsi.backbone import Backbone, rolled, strongest, turned
+from zoo.models.gdcsi.backbone import Backbone, turned
 from zoo.models.gdcsi.config import GDCSIConfig
-from zoo.models.gdcsi.dense import HOME, Denoiser
+from zoo.models.gdcsi.dense import Denoiser
 from zoo.models.profile_code import BELOW, Picture, ProfileCode, ProfileCodeConfig, Sent
+from zoo.nn.frame import HOME, rolled, strongest
 from zoo.nn.profiles import PER_OCTAVE
 
 LARGEST = 8.0  # standard deviation over step width that the denoiser is told of a cell, at most
