@@ -103,7 +103,7 @@ def _table(recipe: str | Path, within: tuple[str, ...] = ()) -> dict[str, Any]:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        near = difflib.get_close_matches(str(recipe), names(), n=3) or names()
+        near = difflib.get_close_matches(str(recipe).lower(), names(), n=3) or names()
         raise ZooError(
             f"unknown recipe {str(recipe)!r}; nearest: {', '.join(near)}; or give the path of a .toml file"
         ) from None

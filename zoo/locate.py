@@ -57,10 +57,10 @@ def known_as(model: str | Path) -> str:
 
 def unknown_model(name: str, known: Iterable[str]) -> str:
     """Message for a name that no model has, with the nearest: of what it sends, of its data set, of its family, of its rate, in this order."""
-    names = list(dict.fromkeys(known))
-    near = difflib.get_close_matches(name, names, n=len(names) or 1, cutoff=0.4)
-    if all(map(_NAME.fullmatch, (name, *near))):
-        near.sort(key=partial(_distance, name))
+    names, wanted = list(dict.fromkeys(known)), name.lower()
+    near = difflib.get_close_matches(wanted, names, n=len(names) or 1, cutoff=0.4)
+    if all(map(_NAME.fullmatch, (wanted, *near))):
+        near.sort(key=partial(_distance, wanted))
     return f"unknown model {name!r}; " + (f"nearest: {', '.join(near[:3])}" if near else "see zoo list --remote")
 
 
