@@ -20,8 +20,8 @@ from zoo.bench import bench
 from zoo.models.gdcsi import GDCSI, GDCSIConfig
 from zoo.registry import family_of
 
-MODELS = ("csinet-cdl-132b", "crnet-cdl-132b", "klt-cdl-128b", "klt-grid-cdl-128b", "gd-csi-lite-cdl-128b")
-FULL = "gd-csi"  # full size, untrained: its cost is known, its quality is not
+MODELS = ("csinet-cdl-132b", "crnet-cdl-132b", "klt-cdl-128b", "klt-grid-cdl-128b", "gd-csi-cdl-128b")
+FULL = "gd-csi-paper"  # full size, untrained: its cost is known, its quality is not
 REFERENCE = "csinet"
 
 

@@ -37,20 +37,26 @@ def of_family(family: str, scenario: str, symbols: bool) -> list[dict[str, Any]]
 
 
 def missing(found: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """Families in the papers' sizes that only have a lite one, or one of other networks, here, with their numbers of parameters.
+    """Families in the papers' sizes that only have a lite one or one of our own here, with their numbers of parameters.
 
     :param found: results of all models of a data set that are of one sort
     """
     data, families = found[0]["data"], {registry.family_of(result["model"]) for result in found}
-    sized = SIZED.get(data["scenario"], "")
-    full = [family.removesuffix("-lite") + sized for family in sorted(families) if family.endswith("-lite")]
-    full += [f"{family}-paper" for family in sorted(families)]
+    full = dict.fromkeys(_full_size(family, data["scenario"]) for family in sorted(families))
     side_information = any(result.get("decoder_has_y") for result in found)
     return {
         family: _parameters(config.load(family), side_information)
         for family in full
         if family not in families and family in config.names()
     }
+
+
+def _full_size(family: str, scenario: str) -> str:
+    """Family in the paper's size of one that is here; often itself."""
+    name = family.removesuffix("-lite")
+    if f"{name}-paper" in config.names():
+        return f"{name}-paper"
+    return name + SIZED.get(scenario, "") if name != family else family
 
 
 def _parameters(recipe: config.Recipe, side_information: bool) -> int:

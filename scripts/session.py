@@ -41,9 +41,11 @@ SAVE_SECONDS = 45.0  # of training that a cut may cost
 SPEED_SECONDS, BENCH_SECONDS = 4.0, 1.0  # least time of each measurement
 DTYPES = ("float32", "bfloat16")  # of the weights where throughput is measured
 REHEARSED = 64  # samples of what a rehearsal measures
-SMALL: dict[str, Any] = {  # of a rehearsal, where a network has the field
-    "width": 4, "multipliers": (1, 2), "kernel": 3, "norm": "channel", "encoder": ((2, 3), (4, 3), (2, 3)), "decoder": ((4, 3), (2, 3)), "blocks": 1,
-}  # fmt: skip
+SMALL: tuple[dict[str, Any], ...] = (  # of a rehearsal: those of which a network has all fields
+    {"width": 4, "multipliers": (1, 2), "kernel": 3, "norm": "channel"},
+    {"hidden": 4, "encoder_blocks": 1, "decoder_blocks": 1},
+    {"encoder": ((2, 3), (4, 3), (2, 3)), "decoder": ((4, 3), (2, 3)), "blocks": 1},
+)
 SHORT: dict[str, Any] = {
     "training.steps": 4, "training.batch": 8, "training.warmup_steps": 0, "training.validation_samples": 8,
 }  # fmt: skip
@@ -172,7 +174,8 @@ class Session:
             changes["training.compile"] = False
         if self.rehearse:
             fields = registry.architecture(job.resolved().architecture).Config.model_fields
-            changes |= SHORT | {f"codec.{name}": value for name, value in SMALL.items() if name in fields}
+            sizes = [size for size in SMALL if size.keys() <= fields.keys()]
+            changes |= SHORT | {f"codec.{name}": value for size in sizes for name, value in size.items()}
         return job.resolved(changes)
 
     def _source(self, job: Job) -> Source:

@@ -243,7 +243,7 @@ def collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, family, fields in (
         ("csinet-tiny-66b", "csinet", {}),
         ("csinet-tiny-132b", "csinet", {"rate": 132}),
-        ("gd-csi-lite-cdl-64b", "gd-csi", {}),
+        ("gd-csi-cdl-64b", "gd-csi", {}),
     ):
         save(tmp_path / name, untrained(family, **fields), architecture=family)
     registry.write_index(tmp_path)
@@ -252,13 +252,13 @@ def collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_models_by_name(collection: Path) -> None:
-    assert zoo.list_models() == ["csinet-tiny-66b", "csinet-tiny-132b", "gd-csi-lite-cdl-64b"]
-    assert zoo.list_models("gd-csi-*") == ["gd-csi-lite-cdl-64b"]
+    assert zoo.list_models() == ["csinet-tiny-66b", "csinet-tiny-132b", "gd-csi-cdl-64b"]
+    assert zoo.list_models("gd-csi-*") == ["gd-csi-cdl-64b"]
     assert zoo.load("csinet-tiny-132b").bits == 132
     with pytest.raises(ZooError, match=r"unknown model 'csinet-tiny-128b'; nearest: csinet-tiny-132b"):
         zoo.load("csinet-tiny-128b")
-    with pytest.raises(ZooError, match=r"unknown model 'gd-csi-cdl-64b'; nearest: gd-csi-lite-cdl-64b"):
-        zoo.load("gd-csi-cdl-64b")  # full size
+    with pytest.raises(ZooError, match=r"unknown model 'gd-csi-paper-cdl-64b'; nearest: gd-csi-cdl-64b"):
+        zoo.load("gd-csi-paper-cdl-64b")
     with pytest.raises(ZooError, match="is no model directory"):
         zoo.load(collection)
     with pytest.raises(ZooError, match="is no model directory"):
@@ -268,28 +268,28 @@ def test_models_by_name(collection: Path) -> None:
 
 
 def test_the_nearest_model_is_of_the_same_data_set_family_and_rate() -> None:
-    families, rates = ("gd-csi-lite", "klt", "csinet"), ("64b", "128b", "256b")
+    families, rates = ("gd-csi", "klt", "csinet"), ("64b", "128b", "256b")
     known = [f"{family}-{data}-{rate}" for data in ("cdl", "cost2100") for family in families for rate in rates]
     known += ["rd-jscc-lite-cdl-k32", "klt-jscc-cost2100-k32"]
     for name, nearest in (
-        ("gd-csi-cost2100-128b", "gd-csi-lite-cost2100-128b, gd-csi-lite-cost2100-64b, gd-csi-lite-cost2100-256b"),
-        ("gd-csi-inh-256b", "gd-csi-lite-"),  # nothing of that data set: bits, not symbols, all the same
+        ("gd-csi-paper-cost2100-128b", "gd-csi-cost2100-128b, gd-csi-cost2100-64b, gd-csi-cost2100-256b"),
+        ("gd-csi-inh-256b", "gd-csi-"),  # nothing of that data set: bits, not symbols, all the same
         ("csinet-cdl-132b", "csinet-cdl-128b"),
         ("klt-cost2010-64b", "klt-cost2100-64b"),
         ("rd-jscc-cost2100-k32", "klt-jscc-cost2100-k32, rd-jscc-lite-cdl-k32"),
-        ("gd-csi-lite-cdl", "gd-csi-lite-cdl-"),  # no name of a model
+        ("gd-csi-cdl", "gd-csi-cdl-"),  # no name of a model
     ):
         assert unknown_model(name, known).startswith(f"unknown model {name!r}; nearest: {nearest}")
 
 
 def test_parts_of_a_name() -> None:
-    assert registry.model_name("gd-csi-lite", "cdl", "64b") == "gd-csi-lite-cdl-64b"
-    assert registry.family_of("gd-csi-lite-cdl-64b") == "gd-csi-lite"
-    assert registry.rate_of("gd-csi-lite-cdl-64b") == 64
+    assert registry.model_name("gd-csi", "cdl", "64b") == "gd-csi-cdl-64b"
+    assert registry.family_of("gd-csi-cdl-64b") == "gd-csi"
+    assert registry.rate_of("gd-csi-cdl-64b") == 64
     assert registry.rate_of("rd-jscc-cdl-k32") == 32
     assert registry.family_of("rd-jscc-cdl-k32") == "rd-jscc"
     with pytest.raises(ZooError, match="is not named <family>-<dataset>-<rate>b or -k<symbols>"):
-        registry.rate_of("gd-csi-lite")
+        registry.rate_of("gd-csi")
 
 
 def test_a_relative_path_finds_its_index(collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:

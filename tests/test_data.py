@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -153,6 +154,97 @@ def test_cached_batches_visit_every_sample_each_epoch(source: data.Cached) -> No
     assert first == second
     assert not torch.equal(*epochs)
     assert torch.equal(next(source.batches(7, 100)).x, epochs[1][100:200])
+
+
+def test_each_batch_has_what_was_noted_of_its_own_rows(source: data.Cached, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.data.READ", 256)  # 600 samples in three pieces
+    asked: list[tuple[int, int]] = []
+
+    def note(x: torch.Tensor, start: int) -> dict[str, torch.Tensor]:
+        asked.append((start, len(x)))
+        return {"number": start + torch.arange(len(x)), "energy": x.abs().square().sum((1, 2))}
+
+    assert next(source.batches(0, 100)).seen == {}
+    source.observe(note)
+    assert asked == [(0, 256), (256, 256), (512, 88)]
+    for batch, _ in zip(source.batches(4, 100), range(4), strict=False):  # into the second epoch
+        assert batch.seen is not None
+        assert torch.equal(batch.seen["energy"], batch.x.abs().square().sum((1, 2)))
+        assert torch.equal(batch.x, source.pick(batch.seen["number"]).x)
+    source.observe(lambda x, start: {})
+    assert next(source.batches(0, 100)).seen == {}
+
+
+INDOOR = {"scenario": "cost2100", "environment": "indoor"}
+
+
+@pytest.mark.parametrize("recipe", [None, INDOOR], ids=["cdl", "cost2100"])
+def test_kept_samples_are_the_simulated_ones(recipe: dict[str, Any] | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.data.READ", 16)
+    kept, fresh = data.Kept(recipe, "cpu", 40, seed=3), data.Simulated(recipe, "cpu")
+    held, simulated = kept.pick(slice(0, 40)), next(fresh._sample(range(40), "train", 40))
+    assert (held.y is None) == (simulated.y is None) == (recipe is INDOOR)
+    assert (held.z is held.x) == (simulated.z is simulated.x) == (recipe is INDOOR)
+    for mine, its in zip(held[:3], simulated[:3], strict=True):
+        if mine is not None and its is not None:
+            error = (mine - its).abs().square().sum((1, 2)) / its.abs().square().sum((1, 2))
+            assert error.max().sqrt() < 1e-3
+    assert [len(piece.x) for piece in kept.once(30)] == [16, 14]
+    assert torch.equal(torch.cat([piece.x for piece in kept.once(100)]), held.x)
+    assert kept.record() == {**fresh.record(), "train_samples": 40}
+    assert torch.equal(kept.validation(4).x, fresh.validation(4).x)  # which no training sees
+
+
+def test_kept_batches_are_a_function_of_seed_and_step() -> None:
+    first, again, other = (data.Kept(None, "cpu", 40, seed) for seed in (3, 3, 4))
+    batches = first.batches(0, 8)
+    epochs = [[next(batches).x for _ in range(5)] for _ in range(2)]
+    whole = [torch.cat(epoch) for epoch in epochs]
+    seen = [set(x.abs().square().sum((1, 2)).tolist()) for x in (*whole, first.pick(slice(0, 40)).x)]
+    assert len(seen[0]) == 40
+    assert seen[0] == seen[1] == seen[2]  # each of the samples once an epoch
+    assert not torch.equal(*whole)  # each epoch in an order of its own
+    late = again.batches(7, 8)  # of a run that is resumed
+    assert torch.equal(next(late).x, epochs[1][2])
+    assert torch.equal(next(late).x, epochs[1][3])
+    assert not torch.equal(next(other.batches(0, 8)).x, epochs[0][0])
+    with pytest.raises(ZooError, match="a batch of 41 does not fit 40 training samples"):
+        first.batches(0, 41)
+
+
+def test_half_precision_is_of_each_sample_s_own_range() -> None:
+    x = torch.randn(6, 4, 5, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    x = x * torch.tensor([1e-12, 1e-3, 1.0, 1e3, 1e12, 0.0])[:, None, None]
+    halved = data.Halved(6, (4, 5))
+    halved.put(slice(0, 4), x[:4])
+    halved.put(slice(4, 6), x[4:])
+    assert halved.pairs.nbytes == 6 * 4 * 5 * 4
+    largest = torch.view_as_real(x).abs().flatten(1).amax(1)
+    error = torch.view_as_real(halved[slice(0, 6)] - x).abs().flatten(1).amax(1)
+    assert (error <= largest / 2**11).all()
+    rows = torch.tensor([5, 0, 3])
+    assert torch.equal(halved[rows], halved[slice(0, 6)][rows])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "label"),
+    [
+        (INDOOR, "cost2100indoor"),
+        ({"scenario": "cost2100", "environment": "outdoor"}, "cost2100"),
+        ({"scenario": "cost2100"}, "cost2100"),
+        ({"scenario": "cdl", "environment": "indoor"}, "cdl"),
+        ({"scenario": "inh"}, "inh"),
+    ],
+)
+def test_the_data_set_s_part_of_a_name(recipe: dict[str, Any], label: str) -> None:
+    assert data.scenario_label(recipe) == label
+
+
+def test_stores_and_simulations_of_the_indoor_hall_have_one_label(copy: Path) -> None:
+    assert data.Simulated(INDOOR, "cpu").dataset.scenario == "cost2100indoor"
+    recipe = data.Store(copy).recipe | INDOOR
+    with_attributes(recipe=recipe)(copy)
+    assert data.Store(copy).dataset.scenario == "cost2100indoor"
 
 
 def test_noise_on_the_side_information_has_the_stated_power() -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import json
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,43 @@ def test_a_codec_without_side_information_has_one_result(store: data.Store, tmp_
     assert [level["snr_db"] for level in found["side_information"]] == [None]
 
 
+SEARCHED: dict[str, Any] = {"target": "x", "side_information": False}  # a codec whose sender can foresee its receiver
+
+
+def test_a_sender_may_make_an_effort(store: data.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lazy, eager = (
+        save(tmp_path / f"gd-csi-{name}-64b", untrained("gd-csi", **SEARCHED, effort=effort), architecture="gd-csi")
+        for name, effort in (("lazy", 0), ("eager", 2))
+    )
+    found = {
+        (path, effort): evaluate(path, store, "val", effort=effort) for path in (lazy, eager) for effort in (None, 0, 2)
+    }
+    assert [result["effort"] for result in found.values()] == [0, 0, 2, 2, 0, 2]
+    error = {key: result["side_information"][0]["nmse"] for key, result in found.items()}
+    assert error[lazy, None] == error[lazy, 0] == error[eager, 0]
+    assert error[lazy, 2] == error[eager, None] == error[eager, 2]
+    asked: list[int | None] = []
+    compress = GDCSI.compress
+
+    def noted(codec: GDCSI, x: Any, effort: int | None = None) -> list[bytes]:
+        asked.append(effort)
+        return compress(codec, x, effort)
+
+    monkeypatch.setattr(GDCSI, "compress", noted)
+    evaluate(eager, store, "val", 3)
+    assert asked == [2, 2]  # a sample to get ready, and the three
+    store.read = None  # type: ignore[assignment, method-assign]  # refused before any work
+    with pytest.raises(ZooError, match="effort 3 is not one of this codec's: 0, 1, 2"):
+        evaluate(lazy, store, "val", effort=3)
+
+
+def test_results_say_what_effort_they_are_of() -> None:
+    old = result("gd-csi-cdl-64b", 64, -5.0)
+    assert results.effort(old) == 0
+    assert results.summary({**old, "effort": 0}) == results.summary(old)
+    assert results.summary({**old, "effort": 2}) == f"{results.summary(old)} at effort 2"
+
+
 def test_one_sample_has_no_standard_error(small_model: Path, store: data.Store) -> None:
     found = evaluate(small_model, store, "val", 1)
     assert found["side_information"][0]["nmse_standard_error"] is None
@@ -112,7 +150,7 @@ def test_payloads_of_another_length_than_stated(
     monkeypatch.setattr(
         CsiNet, "decompress", lambda codec, payloads, y: np.zeros((len(payloads), 32, 32), np.complex64)
     )
-    monkeypatch.setattr(CsiNet, "compress", lambda codec, x: [bytes(10)] * len(x))
+    monkeypatch.setattr(CsiNet, "compress", lambda codec, x, effort: [bytes(10)] * len(x))
     with pytest.raises(CheckError, match="csinet-tiny-66b sends payloads of another length than its 66 bits take"):
         evaluate(small_model, store, "val")
 
@@ -299,3 +337,27 @@ def test_bench_of_a_small_codec() -> None:
     assert facts["compress_samples_per_second"] > 0
     assert facts["decompress_samples_per_second"] > 0
     assert facts["batch"] == 3
+    assert "efforts" not in facts  # where there is one alone
+
+
+def test_bench_measures_each_effort(monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = untrained("gd-csi", **SEARCHED, effort=2)
+    asked: list[int | None] = []
+    compress = GDCSI.compress
+
+    def noted(codec: GDCSI, x: Any, effort: int | None = None) -> list[bytes]:
+        asked.append(effort)
+        return compress(codec, x, effort)
+
+    def timed(call: Callable[[], object], seconds: float) -> float:
+        call()
+        return len(asked)
+
+    monkeypatch.setattr(GDCSI, "compress", noted)
+    monkeypatch.setattr("zoo.bench._rate", timed)
+    facts = bench(codec, batch=2, seconds=0)
+    rates = {row["effort"]: row["samples_per_second"] for row in facts["efforts"]}
+    assert list(rates) == [0, 1, 2]
+    assert facts["compress_samples_per_second"] == rates[0] < rates[1] < rates[2]
+    assert asked[:4] == [0, 0, 1, 2]  # the payloads that are decoded are of no effort
+    assert facts["compress_macs"] == bench(untrained("gd-csi", **SEARCHED), batch=1, seconds=0)["compress_macs"]

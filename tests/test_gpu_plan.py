@@ -31,15 +31,15 @@ manifest = "cdl-c-fdd-mini-v1"
 
 [[jobs]]
 name = "several"
-recipe = "gd-csi-multirate"
-family = "gd-csi"
+recipe = "gd-csi-paper-multirate"
+family = "gd-csi-paper"
 share = 1
 set = { "codec.rates" = [64, 128] }
 
 [[jobs]]
 name = "tuned"
-recipe = "gd-csi-sampler"
-family = "gd-csi"
+recipe = "gd-csi-paper-sampler"
+family = "gd-csi-paper"
 init = "several"
 share = 1
 speed = false
@@ -180,7 +180,7 @@ def test_a_killed_session_goes_on_and_does_nothing_twice(home: Path) -> None:
 
 def test_what_comes_home_is_a_collection_that_replays(home: Path) -> None:
     models = home / "home/models"
-    names = ["adjscc-cdl-k4", "gd-csi-cdl-128b", "gd-csi-cdl-64b", "rd-jscc-cdl-k4"]
+    names = ["adjscc-cdl-k4", "gd-csi-paper-cdl-128b", "gd-csi-paper-cdl-64b", "rd-jscc-cdl-k4"]
     assert sorted(read_index(models)) == names
     [shared] = {part for name in names for part in parts(models / name)}  # of both rates of GD-CSI
     assert list(models.glob("*.safetensors")) == [shared]
@@ -192,7 +192,7 @@ def test_what_comes_home_is_a_collection_that_replays(home: Path) -> None:
     measured = json.loads((home / "home/measured/rd-jscc-cdl-k4.json").read_text())
     assert [leak["k"] for leak in measured["leaks"]] == [2, 4]
     assert [point["bits"] for point in measured["quantised"] if point["steps"] == 0] == [None, 4]
-    rows = json.loads((home / "home/measured/gd-csi-cdl-128b.json").read_text())["throughput"]
+    rows = json.loads((home / "home/measured/gd-csi-paper-cdl-128b.json").read_text())["throughput"]
     assert [(row["dtype"], row["decoding_steps"]) for row in rows] == [
         (dtype, steps) for dtype in ("float32", "bfloat16") for steps in (1, 4)
     ]
@@ -209,12 +209,12 @@ def test_of_two_models_of_one_name_the_better_one_is_kept(home: Path, tmp_path: 
             found["side_information"] = [{**level, "nmse_db": nmse_db} for level in found["side_information"]]
             path.write_text(json.dumps(found))
     chosen = session.choose(released, tmp_path / "models")
-    assert chosen["gd-csi-cdl-64b"] == chosen["gd-csi-cdl-128b"] == "tuned"
+    assert chosen["gd-csi-paper-cdl-64b"] == chosen["gd-csi-paper-cdl-128b"] == "tuned"
     for path in released.glob("tuned/*-64b/results.json"):
         path.write_text(path.read_text().replace("-4.0", "-2.0"))
-    assert session.choose(released, tmp_path / "models")["gd-csi-cdl-64b"] == "several"
+    assert session.choose(released, tmp_path / "models")["gd-csi-paper-cdl-64b"] == "several"
     assert set(read_index(tmp_path / "models")) == set(chosen)
-    first, second = (parts(tmp_path / "models" / f"gd-csi-cdl-{rate}b") for rate in (64, 128))
+    first, second = (parts(tmp_path / "models" / f"gd-csi-paper-cdl-{rate}b") for rate in (64, 128))
     assert first != second  # each rate with the weights of its own job
     for name in chosen:
         assert check(tmp_path / "models" / name, zoo.load(tmp_path / "models" / name)) < 1e-6

@@ -31,7 +31,7 @@ NAMES = [f"{FAMILY}-{rate}b" for rate in RATES]
 
 
 def network(seed: int = 0) -> GDCSI:
-    codec = untrained("gd-csi", rates=RATES, width=8)
+    codec = untrained("gd-csi-paper", rates=RATES, width=8)
     assert isinstance(codec, GDCSI)
     generator = torch.Generator().manual_seed(seed)
     for weight in codec.parameters():
@@ -128,7 +128,7 @@ def test_models_that_have_nothing_in_common_stay_as_they_are(collection: Path, t
 
 
 def test_full_size_networks_fit_into_files_of_30_mb(tmp_path: Path) -> None:
-    for recipe, most in (("gd-csi-multirate", 33e6), ("gd-csi", 30.5e6)):  # of all rates together
+    for recipe, most in (("gd-csi-paper-multirate", 33e6), ("gd-csi-paper", 30.5e6)):  # of all rates together
         chosen = config.load(recipe)
         codec = GDCSI(GDCSI.Config.model_validate(chosen.codec))
         for single in codec.singles():

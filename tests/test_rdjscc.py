@@ -678,5 +678,5 @@ def test_configs_that_cannot_be_are_refused(fields: dict[str, Any], words: str) 
 
 
 def test_adjscc_is_the_first_stage_of_rd_jscc() -> None:
-    assert registry.architecture(RDJSCC.first or "") is ADJSCC
+    assert registry.architecture(RDJSCC.first_of({})) is ADJSCC
     assert issubclass(RDJSCCConfig, AutoencoderConfig)

@@ -110,11 +110,11 @@ def test_from_training_to_a_picture(small_store: Store, zoo_cli: Cli, tmp_path: 
 def test_train_takes_settings_and_simulates(zoo_cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text('model = "D"\nname = "mine"\n')
     made = zoo_cli(
-        "train", "gd-csi", "--lite", *TINY, "--set", "codec.norm=channel", "--set", "codec.width=4", "--rate", "64", "--simulate",
+        "train", "gd-csi-paper", *TINY, "--set", "codec.norm=channel", "--set", "codec.width=4", "--rate", "64", "--simulate",
         "--simulate-recipe", "mine.toml", "--quiet", "--out", "run",
     )  # fmt: skip
     assert (made.returncode, made.stdout, made.stderr) == (0, "", "")
-    facts = json.loads(zoo_cli("info", "run/models/gd-csi-lite-cdl-64b", "--json").stdout)
+    facts = json.loads(zoo_cli("info", "run/models/gd-csi-paper-cdl-64b", "--json").stdout)
     assert facts["codec"]["norm"] == "channel"
     assert facts["recipe"]["training"]["steps"] == 3
     assert facts["dataset"]["name"] == "mine-v1"
@@ -159,6 +159,7 @@ def test_a_model_that_sends_symbols(small_store: Store, zoo_cli: Cli, monkeypatc
     assert same[0].keys() - points[0].keys() == {"bler", "downlink_snr_db"}
     for arguments, words in (
         (["--snr", "none"], "a link has an SNR"),
+        (["--effort", "1"], "--effort is for models that send payloads; rd-jscc-lite-cdl-k32 sends symbols"),
         (["--k", "9"], "9 symbols are not served"),
         (["--steps", "-1"], "steps -1 is out of range"),
         (["--steps", "some"], "nor 'auto'"),
@@ -270,6 +271,43 @@ def test_the_payloads_name_their_model(
     assert_one_line_error(zoo_cli(*alone), 2, "hf:someone/else, which does not come with this package")
 
 
+def test_the_phone_may_make_an_effort(zoo_cli: Cli, small_store: Store, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"target": "x", "side_information": False}
+    save(tmp_path / "gd-csi-cdl-64b", untrained("gd-csi", **given))
+    np.save(tmp_path / "x.npy", samples(10).numpy())
+    name, codec, sent = "./gd-csi-cdl-64b", zoo.load(tmp_path / "gd-csi-cdl-64b"), {}
+    for options, effort in (((), 0), (("--effort", "0"), 0), (("--effort", "2"), 2)):
+        assert zoo_cli("compress", name, "x.npy", "p", *options).returncode == 0
+        header, sent[effort] = payloads.read(tmp_path / "p")
+        assert header.model_dump().keys() == {"model", "weights_sha256", "bits", "payload_bytes", "count"}
+        assert sent[effort] == codec.compress(samples(10), effort)
+    assert sent[0] != sent[2]
+    assert zoo_cli("decompress", name, "p", "z.npy").returncode == 0  # what was searched is decoded as any other
+    assert (np.load(tmp_path / "z.npy") == codec.decompress(sent[2])).all()
+    of_val = ("--data", small_store.path, "--split", "val", "--samples", "5")
+    told = zoo_cli("eval", name, *of_val, "--effort", "1")
+    assert told.stdout.endswith(" dB at effort 1; 5 val samples of cdl-c-fdd-v1\n")
+    assert results.effort(results.read(tmp_path / "gd-csi-cdl-64b") or {}) == 1
+    assert json.loads(zoo_cli("info", name, "--json").stdout)["efforts"] == [0, 1, 2]
+    assert "efforts           [0, 1, 2]" in zoo_cli("info", name).stdout
+    (tmp_path / "p").unlink()
+    words = "effort 3 is not one of this codec's: 0, 1, 2"
+    assert_one_line_error(zoo_cli("compress", name, "absent.npy", "p", "--effort", "3"), 2, words)
+    assert_one_line_error(zoo_cli("eval", name, *of_val, "--effort", "3"), 2, words)
+    assert not (tmp_path / "p").exists()
+
+
+def test_what_an_effort_costs(zoo_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.bench.bench", partial(bench, seconds=0))
+    save(tmp_path / "gd-csi-cdl-64b", untrained("gd-csi", target="x", side_information=False))
+    lines = zoo_cli("bench", "./gd-csi-cdl-64b", "--batch", "2").stdout.splitlines()
+    parts = ["compress", "compress, effort 1", "compress, effort 2", "decompress"]
+    assert [re.split(r"  +", line)[0] for line in lines[1:]] == parts
+    assert len({line.index(" samples/s") for line in lines[1:]}) == 1
+    cost = json.loads(zoo_cli("bench", "./gd-csi-cdl-64b", "--batch", "2", "--json").stdout)
+    assert [row.keys() for row in cost["efforts"]] == [{"effort", "samples_per_second"}] * 3
+
+
 def test_a_codec_without_side_information(zoo_cli: Cli, arrays: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
     save(tmp_path / "csinet-tiny-66b", untrained("csinet", side_information=False))
     assert zoo_cli("compress", "./csinet-tiny-66b", "x.npy", "p").returncode == 0
@@ -356,6 +394,9 @@ BAD = [
         "x is complex64 [10, 32, 16]; this codec takes complex [n, 32 angles, 32 delays]",
     ),
     (("compress", "MODEL", "nan.npy", "p"), "x holds values that are not finite"),
+    (("compress", "MODEL", "x.npy", "p", "--effort", "1"), "effort 1 is not one of this codec's: 0"),
+    (("compress", "MODEL", "x.npy", "p", "--effort", "-1"), "-1 is not in the range x>=0"),
+    (("eval", "MODEL", "--data", "STORE", "--split", "val", "--effort", "1"), "effort 1 is not one of this codec's: 0"),
     (("compress", "MODEL", "x.npy", "p", "--samples", "11"), "x.npy holds 10 samples; 11 are asked for"),
     (("compress", "MODEL", "x.npy", "no/such/p"), "there is no directory no/such"),
     (("compress", "MODEL", "x.npy", "."), "it is no plain file"),

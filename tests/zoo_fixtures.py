@@ -44,7 +44,7 @@ def samples(n: int, seed: int = 0, shape: tuple[int, int] = (32, 32)) -> Tensor:
 
 def save(path: Path, codec: NetworkCodec[Any], dtype: str = "float32", architecture: str | None = None) -> Path:
     """Write a codec's directory; name and, if not given, architecture are in the directory's own name."""
-    record = {"name": path.name, "architecture": architecture or family_of(path.name)}
+    record = {"name": path.name, "architecture": architecture or family_of(path.name).removesuffix("-paper")}
     save_model(path, codec, record, {"x": samples(4, 1), "y": samples(4, 2)}, dtype)
     return path
 

@@ -28,7 +28,8 @@ def bench(model: Codec[Any] | JSCC[Any], batch: int = BATCH, seconds: float = SE
     :param batch: samples a call
     :param seconds: least time each side is measured for
     :returns: JSON-ready; MACs are real multiply-accumulates a sample in convolutions and matrix products. Of a codec: ``compress_macs``,
-        ``compress_samples_per_second`` and the same for ``decompress``. Of a model that sends symbols: ``parameters``, ``macs`` and
+        ``compress_samples_per_second`` and the same for ``decompress``; of one that may search its payloads, these are of no effort, and the
+        others are among its ``efforts``. Of a model that sends symbols: ``parameters``, ``macs`` and
         ``samples_per_second`` of its ``encoder``, and of its ``decoders``, one for each number of ``steps`` of refinement
     :raises ZooError: the device has not enough memory for the batch
     """
@@ -50,13 +51,20 @@ def bench(model: Codec[Any] | JSCC[Any], batch: int = BATCH, seconds: float = SE
 
 def _of_payloads(codec: Codec[Any], x: Complex, seconds: float) -> dict[str, Any]:
     y = x if codec.config.side_information else None
-    payloads = codec.compress(x)
+    payloads = codec.compress(x, 0)
+
+    def speed(effort: int) -> float:
+        return len(x) * _rate(lambda: codec.compress(x, effort), seconds)
+
+    least = speed(0)
+    searched = [{"effort": effort, "samples_per_second": speed(effort)} for effort in range(1, codec.efforts)]
     return {
         "bits": codec.bits, "payload_bytes": codec.payload_bytes,
-        "compress_macs": macs(lambda: codec.compress(x[:1])),
+        "compress_macs": macs(lambda: codec.compress(x[:1], 0)),
         "decompress_macs": macs(lambda: codec.decompress(payloads[:1], None if y is None else y[:1])),
-        "compress_samples_per_second": len(x) * _rate(lambda: codec.compress(x), seconds),
+        "compress_samples_per_second": least,
         "decompress_samples_per_second": len(x) * _rate(lambda: codec.decompress(payloads, y), seconds),
+        **({"efforts": [{"effort": 0, "samples_per_second": least}, *searched]} if searched else {}),
     }  # fmt: skip
 
 

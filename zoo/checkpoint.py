@@ -110,15 +110,24 @@ def load_model(
     for file, digest in (digests or {}).items():
         require_file(path, file, digest)
     weights = read_weights(path)
-    kind = architecture(config["architecture"])
-    try:
-        codec: Model[Any] = kind(kind.Config.model_validate_json(json.dumps(config["codec"])))
-    except ValidationError as error:
-        raise ZooError(f"{path / CONFIG_FILE}: codec: {explain(error, kind.Config)}") from None
+    codec = bare(path, config)
     shape = (codec.config.angles, codec.config.delays)
     codec.input_statistics = input_statistics.read(config, path, shape, codec.takes_y)
     codec.load_state_dict(restore(weights, codec.state_dict(), config.get("dtype", "float32"), path))
     return codec.to(local_device(device), DTYPES[dtype]).eval().requires_grad_(False)
+
+
+def bare(path: Path, config: Mapping[str, Any]) -> Model[Any]:
+    """The model of a directory as its config says, without its weights.
+
+    :param config: of :func:`zoo.registry.read_config`
+    :raises ZooError: an unknown architecture or config key
+    """
+    kind = architecture(config["architecture"])
+    try:
+        return kind(kind.Config.model_validate_json(json.dumps(config["codec"])))
+    except ValidationError as error:
+        raise ZooError(f"{path / CONFIG_FILE}: codec: {explain(error, kind.Config)}") from None
 
 
 def load_codec(path: Path, digests: Mapping[str, str] | None = None, *, device: str = "cpu") -> Codec[Any]:

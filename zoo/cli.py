@@ -28,7 +28,8 @@ def cli() -> None:
     zoo eval rd-jscc-lite-cdl-k32 --data store.zarr --snr -10:10:5 --k 8,16,32 --steps 0,1,2
     zoo pull hf:ORG/gd-csi-cdl/128b@v1                  from the Hugging Face Hub, for later; zoo list --remote
 
-    MODEL is a name (zoo list --remote), the directory of a model, or hf:org/repo[/folder][@revision].
+    MODEL is a name (zoo list --remote), the directory of a model, or hf:org/repo[/folder][@revision]. Names are found whatever
+    their hyphens, underscores and capitals.
     """
 
 

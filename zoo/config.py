@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from zoo.errors import ZooError, unknown
+from zoo.names import find
 
 RECIPES = Path(__file__).parent / "recipes"
 NAME = r"^[a-z0-9]+(-[a-z0-9]+)*$"
@@ -74,12 +75,12 @@ def load(recipe: str | Path, changes: dict[str, Any] | None = None) -> Recipe:
 
     A file may say ``extends = "NAME"`` and give only what differs.
 
-    :param recipe: name of a recipe of this package, or path of a TOML file
+    :param recipe: name of a recipe of this package, in any spelling of :mod:`zoo.names`, or path of a TOML file
     :param changes: values by dotted key, e.g. ``{"training.steps": 100}``
     :raises ZooError: unknown recipe or key, or a value out of range
     """
     table = _table(recipe)
-    table.setdefault("family", Path(recipe).stem)
+    table.setdefault("family", _file(recipe).stem)
     for key, value in (changes or {}).items():
         head, _, rest = key.partition(".")
         inner = table.setdefault(head, {}) if rest else table
@@ -92,14 +93,18 @@ def load(recipe: str | Path, changes: dict[str, Any] | None = None) -> Recipe:
         raise ZooError(f"recipe {recipe}: {explain(error, Recipe)}") from None
 
 
+def _file(recipe: str | Path) -> Path:
+    return Path(recipe) if str(recipe).endswith(".toml") else RECIPES / f"{find(str(recipe), names())}.toml"
+
+
 def _table(recipe: str | Path, within: tuple[str, ...] = ()) -> dict[str, Any]:
-    path = Path(recipe) if str(recipe).endswith(".toml") else RECIPES / f"{recipe}.toml"
+    path = _file(recipe)
     if str(path) in within:
         raise ZooError(f"recipe {recipe} extends itself")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        near = difflib.get_close_matches(str(recipe), names(), n=3) or names()
+        near = difflib.get_close_matches(str(recipe).lower(), names(), n=3) or names()
         raise ZooError(
             f"unknown recipe {str(recipe)!r}; nearest: {', '.join(near)}; or give the path of a .toml file"
         ) from None

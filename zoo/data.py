@@ -246,6 +246,10 @@ class Repeated:
             raise ZooError(f"a batch of {size} does not fit {self.kept} training samples; set training.batch lower")
         return self._epochs(start, size)
 
+    def once(self, samples: int) -> Iterator[Batch]:
+        for start in range(0, min(samples, self.kept), READ):
+            yield self.pick(slice(start, min(start + READ, samples)))
+
     def _epochs(self, start: int, size: int) -> Iterator[Batch]:
         per_epoch = self.kept // size
         step, order = start, torch.empty(0)
@@ -288,10 +292,6 @@ class Cached(Repeated):
         assert x is not None
         assert z is not None
         return Batch(x, y, z)
-
-    def once(self, samples: int) -> Iterator[Batch]:
-        for start in range(0, min(samples, self.kept), READ):
-            yield self.pick(slice(start, min(start + READ, samples)))
 
     def validation(self, samples: int) -> Batch:
         return to_device(self.store.read("val", 0, min(samples, self.store.sizes.get("val", 0))), self.device)

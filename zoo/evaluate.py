@@ -33,8 +33,8 @@ RHO_SAMPLES = 2000  # rho costs two Fourier transforms over all subcarriers a sa
 
 def evaluate(
     model: str | Path, store: Store, split: str = "test", samples: int | None = None, *, snr_db: Sequence[float | None] = SNRS,
-    rho_samples: int = RHO_SAMPLES, domain: str = "angular-delay", device: str = "cpu", progress: bool = False,
-    command: str | None = None,
+    rho_samples: int = RHO_SAMPLES, domain: str = "angular-delay", effort: int | None = None,
+    device: str = "cpu", progress: bool = False, command: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure a model by what its receiver makes of its sender's payloads.
 
@@ -45,19 +45,21 @@ def evaluate(
     :param rho_samples: rho is measured on the first so many; 0 leaves it out
     :param domain: of the NMSE: ``angular-delay``, over the crop alone, or ``spatial-frequency``, over the whole band that the store
         keeps as H (:func:`zoo.metrics.crop_and_tail`); rho is of the crop in either
+    :param effort: of the sender in search of its payloads (:meth:`zoo.models.base.Codec.compress`); the model's own if not given
     :param progress: show a bar on stderr if it takes longer than a few seconds
     :param command: that asked for it, for the record
     :returns: what ``results.json`` holds, JSON-ready
-    :raises ZooError: the model cannot be loaded, or the store does not hold what it takes
+    :raises ZooError: the model cannot be loaded, lacks the effort, or the store does not hold what it takes
     :raises CheckError: payloads of another length than the model states, or an estimate that is not finite
     """
     path, digests = locate(model)
     config = read_config(path)
     sender, receiver = (load_codec(path, digests, device=device) for _ in range(2))
+    level_of_effort = sender.effort_of(effort)
     require_fit(sender, store, config["name"])
     count = sample_count(store, split, samples)
     require_domain(domain, store, split, store.target)
-    link = _Link(config["name"], sender, receiver)
+    link = _Link(config["name"], sender, receiver, level_of_effort)
     levels = [_Level(snr) for snr in (snr_db if receiver.config.side_information else [None])]
     done = 0
     with tqdm(total=count, unit="sample", disable=not progress, delay=3, smoothing=0.05) as bar:
@@ -76,6 +78,7 @@ def evaluate(
     return {
         **origin(config, store, split, count, receiver, command), "domain": domain,
         "bits": receiver.bits, "payload_bytes": receiver.payload_bytes, "decoder_has_y": receiver.config.side_information,
+        "effort": level_of_effort,
         "side_information": [level.result(config["name"]) for level in levels],
         "throughput": {
             "compress_samples_per_second": count / link.compress_seconds,
@@ -189,15 +192,15 @@ def environment(codec: Model[Any]) -> dict[str, Any]:
 class _Link:
     """From a sender to a receiver, with a clock at both ends; the first, untimed sample makes them ready."""
 
-    def __init__(self, name: str, sender: Codec[Any], receiver: Codec[Any]) -> None:
-        self.name, self.sender, self.receiver = name, sender, receiver
+    def __init__(self, name: str, sender: Codec[Any], receiver: Codec[Any], effort: int) -> None:
+        self.name, self.sender, self.receiver, self.effort = name, sender, receiver, effort
         self.compress_seconds = self.decompress_seconds = 0.0
         one = np.ones((1, sender.config.angles, sender.config.delays), np.complex64)
-        receiver.decompress(sender.compress(one), one if receiver.config.side_information else None)
+        receiver.decompress(sender.compress(one, effort), one if receiver.config.side_information else None)
 
     def send(self, x: metrics.Complex) -> list[bytes]:
         began = time.perf_counter()
-        payloads = self.sender.compress(x)
+        payloads = self.sender.compress(x, self.effort)
         self.compress_seconds += time.perf_counter() - began
         if any(len(payload) != self.receiver.payload_bytes for payload in payloads):
             raise CheckError(f"{self.name} sends payloads of another length than its {self.receiver.bits} bits take")

@@ -11,6 +11,7 @@ from pathlib import Path
 from zoo import hub, registry
 from zoo.errors import ZooError
 from zoo.hub import Source
+from zoo.names import find
 from zoo.publication import published
 
 _NAME = re.compile(r".+-.+-(\d+b|k\d+)")  # of a model
@@ -21,11 +22,11 @@ def locate(model: str | Path, source: Source | None = None) -> tuple[Path, dict[
 
     A directory of the name given goes before a model of the package, and that before the Hub.
 
-    :param model: name, path of a directory, or ``hf:org/repo[/folder][@revision]``
+    :param model: name, in any spelling of :mod:`zoo.names`, path of a directory, or ``hf:org/repo[/folder][@revision]``
     :param source: of models of the Hub
     :raises ZooError: nothing of that name; the nearest names are given; or it cannot be fetched
     """
-    text, path, source = str(model), Path(model), source or Source()
+    text, path, source = known_as(model), Path(model), source or Source()
     if text.startswith("hf:"):
         return hub.fetch(text, source)
     if (path / "config.json").is_file():
@@ -45,12 +46,21 @@ def locate(model: str | Path, source: Source | None = None) -> tuple[Path, dict[
     raise ZooError(unknown_model(text, [*index, *known]))
 
 
+def known_as(model: str | Path) -> str:
+    """The name of a model in its own spelling; directories, addresses and names that nobody knows as they are given."""
+    text = str(model)
+    if text.startswith("hf:") or (Path(model) / "config.json").is_file():
+        return text
+    index = registry.read_index(registry.WEIGHTS)
+    return text if text in index else find(text, [*index, *published()])
+
+
 def unknown_model(name: str, known: Iterable[str]) -> str:
     """Message for a name that no model has, with the nearest: of what it sends, of its data set, of its family, of its rate, in this order."""
-    names = list(dict.fromkeys(known))
-    near = difflib.get_close_matches(name, names, n=len(names) or 1, cutoff=0.4)
-    if all(map(_NAME.fullmatch, (name, *near))):
-        near.sort(key=partial(_distance, name))
+    names, wanted = list(dict.fromkeys(known)), name.lower()
+    near = difflib.get_close_matches(wanted, names, n=len(names) or 1, cutoff=0.4)
+    if all(map(_NAME.fullmatch, (wanted, *near))):
+        near.sort(key=partial(_distance, wanted))
     return f"unknown model {name!r}; " + (f"nearest: {', '.join(near[:3])}" if near else "see zoo list --remote")
 
 

@@ -17,6 +17,7 @@ from zoo.checkpoint import check, load_model
 from zoo.errors import ZooError
 from zoo.files import put, require_place
 from zoo.hub import Source
+from zoo.names import find
 from zoo.publication import (
     CARD,
     DATASETS,
@@ -66,13 +67,14 @@ class Outcome:
 def draft(family: str, repo: str, collection: Path) -> Draft:
     """Put together what is to be published, each model checked: golden vectors replayed, results of the very weights.
 
-    :param family: ``<family>-<dataset>``: the models of one name but for the rate
+    :param family: ``<family>-<dataset>``, in any spelling of :mod:`zoo.names`: the models of one name but for the rate
     :param repo: ``ORG/name``, for the card
     :param collection: directory of models
     :raises ZooError: no such family, or a model that was not evaluated
     :raises CheckError: a model does not replay its golden vectors
     """
-    entries = [_entry(path, registry.read_index(collection).get(path.name)) for path in _members(family, collection)]
+    family, members = _members(family, collection)
+    entries = [_entry(path, registry.read_index(collection).get(path.name)) for path in members]
     pages = {CARD: card(family, repo, entries, _data_manifests(entries)).encode(), PICTURE: picture(entries)}
     models = {
         entry.name: ModelRecord(
@@ -148,16 +150,17 @@ def verify(publication: Publication) -> None:
 # before ----------------------------------------------------------------------------------------------------------------------
 
 
-def _members(family: str, collection: Path) -> list[Path]:
-    """Directories of a family's models, by rate."""
+def _members(family: str, collection: Path) -> tuple[str, list[Path]]:
+    """A family in its own spelling, and the directories of its models by rate."""
     if not collection.is_dir():
         raise ZooError(f"there is no directory {collection}; give --from the directory of a collection of models")
     models = [path for path in registry.models(collection) if "-" in path.name]
+    families = sorted({path.name.rpartition("-")[0] for path in models})
+    family = find(family, families)
     found = [path for path in models if path.name.rpartition("-")[0] == family]
     if not found:
-        families = sorted({path.name.rpartition("-")[0] for path in models})
         raise ZooError(f"{collection} has no family {family!r}; it has {', '.join(families) or 'no models'}")
-    return sorted(found, key=lambda path: registry.rate_of(path.name))
+    return family, sorted(found, key=lambda path: registry.rate_of(path.name))
 
 
 def _entry(path: Path, digests: Mapping[str, str] | None) -> Entry:

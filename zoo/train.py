@@ -37,10 +37,8 @@ FINISH_SAMPLES = 2048  # of the val split, that a network is finished on
 LOG_STEPS = 50  # between lines of the log
 SAVE_SECONDS = 300.0  # between checkpoints
 CHECKS = 20  # validations in a run
-AVERAGE_STEPS, STEADY = (
-    5,
-    100,
-)  # between averages of the weights, once so many are done; at first they are averaged at each
+AVERAGE_STEPS = 5  # between averages of the weights, after the first
+STEADY = 100  # steps, after each of which they are averaged
 TEND_STEPS = 100  # between a codec's mending of what gradients do not reach
 TENDED = 0.7  # share of a run in which it does
 FIT_SAMPLES = 8192  # that the scale, and what else a network starts from, is fitted on
@@ -307,8 +305,6 @@ class Trainer:
         draws = self.codec.draws(len(batch.x), generator) | seen
         mine = slice(self.rank * len(batch.x) // self.world, (self.rank + 1) * len(batch.x) // self.world)
         x, z, y = (None if array is None else self.codec.to_image(array[mine]) for array in (batch.x, batch.z, y))
-        if self.step % TEND_STEPS == TEND_STEPS - 1 and done < TENDED:
-            self._tend(generator)
         for group in self.optimizer.param_groups:
             group["lr"] = group["pace"] * learning_rate(self.training, self.step, done)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
@@ -317,6 +313,8 @@ class Trainer:
         loss.backward()
         nn.utils.clip_grad_norm_(self.codec.parameters(), self.training.clip, foreach=True)
         self.optimizer.step()
+        if self.step % TEND_STEPS == TEND_STEPS - 1 and done < TENDED:
+            self._tend(generator)  # by what this very step has seen, so that nothing of it need outlive a stop
         self.step += 1
         every = 1 if self.step <= STEADY else AVERAGE_STEPS
         if self.step % every == 0:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.commands.options import DEVICE, JSON, MODEL, PATH, QUIET, SAMPLES, SPLIT, StorePath, size_of
+from zoo.commands.options import DEVICE, EFFORT, JSON, MODEL, PATH, QUIET, SAMPLES, SPLIT, StorePath, size_of
 from zoo.errors import ZooError
 
 if TYPE_CHECKING:
@@ -23,15 +23,17 @@ if TYPE_CHECKING:
 @click.argument("out", type=PATH)
 @SPLIT
 @SAMPLES
+@EFFORT
 @DEVICE
 @JSON
 @QUIET
 def compress(
-    model: str, source: str | Path, out: Path, split: str, samples: int | None, device: str, as_json: bool, quiet: bool
-) -> None:
+    model: str, source: str | Path, out: Path, split: str, samples: int | None, effort: int | None, device: str, as_json: bool, quiet: bool
+) -> None:  # fmt: skip
     """Write the payloads that a phone would send.
 
-    X is taken from IN, a store or a .npy file with complex [n, angle, delay]; the payloads go to the file OUT.
+    X is taken from IN, a store or a .npy file with complex [n, angle, delay]; the payloads go to the file OUT. With --effort 1 or more
+    (zoo info says which a MODEL has) the phone looks for better payloads of the same length, which decode as any others.
     """
     from zoo import payloads
     from zoo.checkpoint import load_codec
@@ -43,9 +45,9 @@ def compress(
     path, digests = locate(model)
     config = read_config(path)
     codec = load_codec(path, digests, device=device)
-    sent: list[bytes] = []
+    level, sent = codec.effort_of(effort), list[bytes]()
     for x in _progress(_pieces(source, "x", split, samples), quiet):
-        sent.extend(codec.compress(x))
+        sent.extend(codec.compress(x, level))
     header = payloads.Header(
         model=config["name"], weights_sha256=config["weights_sha256"], bits=codec.bits, payload_bytes=codec.payload_bytes, count=len(sent)
     )  # fmt: skip

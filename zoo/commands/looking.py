@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from zoo.commands.options import DEVICE, JSON, MODEL, PATH, size_of, spaced
 from zoo.errors import CheckError, ZooError
+
+if TYPE_CHECKING:
+    from zoo.publication import Publication
 
 
 @click.command("list")
@@ -24,18 +27,21 @@ def list_(pattern: str, remote: bool, as_json: bool) -> None:
     zoo list 'gd-csi-*'
     zoo list --remote        with the models of the Hub: embedded, cached, repository@commit
 
-    PATTERN is a shell pattern.
+    PATTERN is a shell pattern; one that matches no name is tried again without hyphens and capitals.
     """
-    from zoo import registry, results
+    from zoo import names, registry, results
 
+    shipped, elsewhere = registry.list_models(), _published() if remote else {}
+    wanted = names.matching(pattern, dict.fromkeys([*shipped, *elsewhere]))
     rows: list[dict[str, Any]] = []
-    for name in registry.list_models(pattern):
+    for name in (name for name in shipped if name in wanted):
         found = results.read(registry.WEIGHTS / name) or {}
         measured = "side_information" if name.endswith("b") else "points"
         facts = {key: found.get(key) for key in ("parameters", measured)}
-        rows.append({"model": name, **_rate(name), **facts})
+        effort = {"effort": results.effort(found)} if name.endswith("b") and found else {}
+        rows.append({"model": name, **_rate(name), **facts, **effort})
     if remote:
-        rows = _with_remote(rows, pattern)
+        rows = _with_remote(rows, {name: found for name, found in elsewhere.items() if name in wanted})
     if as_json:
         click.echo(json.dumps(rows))
         return
@@ -67,12 +73,12 @@ def pull(models: Sequence[str], revision: str | None, cache_dir: Path | None, as
     """
     from zoo import hub, registry
     from zoo.hub import Source
-    from zoo.locate import unknown_model
+    from zoo.locate import known_as, unknown_model
     from zoo.publication import published
 
     source, known = Source(revision, cache_dir), published()
     rows = []
-    for model in models:
+    for model in map(known_as, models):
         if not model.startswith("hf:") and model not in known:
             if model in registry.list_models():
                 raise ZooError(f"{model} comes with the package: there is nothing to pull")
@@ -95,13 +101,14 @@ def pull(models: Sequence[str], revision: str | None, cache_dir: Path | None, as
 @MODEL
 @JSON
 def info(model: str, as_json: bool) -> None:
-    """Show a MODEL's codec, origin and results."""
+    """Show a MODEL's codec, the efforts that its phone may make, its origin and results."""
     from zoo import results
     from zoo.locate import locate
     from zoo.registry import read_config
 
     path, _ = locate(model)
-    facts = {"path": str(path), **read_config(path), "results": results.read(path)}
+    config = read_config(path)
+    facts = {"path": str(path), **config, **_efforts(path, config), "results": results.read(path)}
     if as_json:
         click.echo(json.dumps(facts))
         return
@@ -121,10 +128,11 @@ def check(models: Sequence[str], device: str, as_json: bool) -> None:
     from zoo import registry
     from zoo.checkpoint import check as replay
     from zoo.checkpoint import load_model
-    from zoo.locate import locate
+    from zoo.locate import known_as, locate
 
     rows: list[dict[str, Any]] = []
-    for model, (path, digests) in [(model, locate(model)) for model in models or registry.list_models()]:
+    asked = map(known_as, models or registry.list_models())
+    for model, (path, digests) in [(model, locate(model)) for model in asked]:
         row: dict[str, Any] = {"model": model, "ok": True, "relative_error": None, "problem": None}
         try:
             row["relative_error"] = replay(path, load_model(path, digests, device=device))
@@ -151,13 +159,14 @@ def check(models: Sequence[str], device: str, as_json: bool) -> None:
 def bench(model: str, batch: int, device: str, as_json: bool) -> None:
     """Measure what a MODEL costs.
 
-    Parameters, multiply-accumulates and bytes of weights, samples a second; of a decoder that refines, at 0, 2, 20 and its own choice of
-    steps.
+    Parameters, multiply-accumulates and bytes of weights, samples a second; of a phone that may search its payload, at each effort; of a
+    decoder that refines, at 0, 2, 20 and its own choice of steps.
     """
     from zoo.bench import bench as run_bench
     from zoo.checkpoint import load_model
-    from zoo.locate import locate
+    from zoo.locate import known_as, locate
 
+    model = known_as(model)
     facts = {"model": model, **run_bench(load_model(*locate(model), device=device), batch)}
     if as_json:
         click.echo(json.dumps(facts))
@@ -168,19 +177,32 @@ def bench(model: str, batch: int, device: str, as_json: bool) -> None:
     width = max(len(name) for name, _ in parts)
     for name, part in parts:
         share = f"  {spaced(part['parameters']):>12} parameters" if "parameters" in part else ""
-        click.echo(
-            f"{name:<{width}}  {part['macs'] / 1e6:10.2f} M MACs a sample  {part['samples_per_second']:10.0f} samples/s{share}"
-        )
+        macs = f"{part['macs'] / 1e6:10.2f} M MACs a sample" if "macs" in part else ""
+        click.echo(f"{name:<{width}}  {macs:<26}  {part['samples_per_second']:10.0f} samples/s{share}")
     click.echo(f"{facts['device']}, {facts['threads']} threads, batches of {batch}, torch {facts['torch']}", err=True)
+
+
+def _efforts(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The levels of effort that the sender of a codec has."""
+    import torch
+
+    from zoo.checkpoint import bare
+    from zoo.models.base import Codec
+
+    with torch.device("meta"):  # sizes, no numbers
+        codec = bare(path, config)
+    return {"efforts": list(range(codec.efforts))} if isinstance(codec, Codec) else {}
 
 
 def _parts(facts: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """What :func:`zoo.bench.bench` found, by the part of the model."""
     if "bits" in facts:
-        return [
-            (side, {name: facts[f"{side}_{name}"] for name in ("macs", "samples_per_second")})
+        sides = {
+            side: {name: facts[f"{side}_{name}"] for name in ("macs", "samples_per_second")}
             for side in ("compress", "decompress")
-        ]
+        }
+        searched = [(f"compress, effort {part['effort']}", part) for part in facts.get("efforts", ())[1:]]
+        return [("compress", sides["compress"]), *searched, ("decompress", sides["decompress"])]
     decoders = [(f"decode, {part['steps']} steps" if part["steps"] else "decode", part) for part in facts["decoders"]]
     return [("encode", facts["encoder"]), *decoders]
 
@@ -191,21 +213,23 @@ def _rate(name: str) -> dict[str, int]:
     return {"bits" if name.endswith("b") else "symbols": registry.rate_of(name)}
 
 
-def _with_remote(rows: list[dict[str, Any]], pattern: str) -> list[dict[str, Any]]:
-    """Models of the package and of the Hub, by name, with where each is."""
-    import fnmatch
-
-    from zoo import hub, registry
+def _published() -> dict[str, Publication]:
     from zoo.publication import published
+
+    return published()
+
+
+def _with_remote(rows: list[dict[str, Any]], elsewhere: Mapping[str, Publication]) -> list[dict[str, Any]]:
+    """Models of the package and of the Hub, by name, with where each is."""
+    from zoo import hub, registry
 
     nowhere = {"cached": False, "repo": None, "commit": None}
     found = {row["model"]: {**row, "embedded": True, **nowhere} for row in rows}
-    for name, publication in published().items():
-        if fnmatch.fnmatch(name, pattern):
-            record = publication.family.models[name]
-            facts = {"parameters": record.parameters, "nmse": record.nmse, "embedded": False}
-            place = {"cached": hub.is_cached(publication, name), "repo": publication.repo, "commit": publication.commit}
-            found[name] = {"model": name, **_rate(name), **facts, **found.get(name, {}), **place}
+    for name, publication in elsewhere.items():
+        record = publication.family.models[name]
+        facts = {"parameters": record.parameters, "nmse": record.nmse, "embedded": False}
+        place = {"cached": hub.is_cached(publication, name), "repo": publication.repo, "commit": publication.commit}
+        found[name] = {"model": name, **_rate(name), **facts, **found.get(name, {}), **place}
     return sorted(found.values(), key=lambda row: (row["model"].rpartition("-")[0], registry.rate_of(row["model"])))
 
 

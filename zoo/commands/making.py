@@ -13,6 +13,7 @@ import click
 
 from zoo.commands.options import (
     DEVICE,
+    EFFORT,
     JSON,
     MODEL,
     PATH,
@@ -35,12 +36,16 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("recipe")
 @click.option("--rate", type=int, help="bits of a payload, in place of the recipe's")
-@click.option("--lite", is_flag=True, help="the recipe's small size, for two CPU cores")
+@click.option("--lite", is_flag=True, help="the recipe's small size, for two CPU cores, where it has one")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="any value of the recipe, e.g. training.steps=1000"
 )
 @click.option("--data", type=StorePath(), metavar="STORE", help="store of datagen to train on")
-@click.option("--simulate", is_flag=True, help="train on triples simulated on the way, each used once")
+@click.option(
+    "--simulate",
+    is_flag=True,
+    help="train on samples simulated on the way, each used once, or on training.samples of them, kept",
+)
 @click.option(
     "--simulate-recipe", type=PATH, metavar="FILE", help="what to simulate (TOML)  [default: datagen's CDL set]"
 )
@@ -56,7 +61,7 @@ def train(
 ) -> None:  # fmt: skip
     """Train or fit the codec of a RECIPE.
 
-    RECIPE is a name (an unknown one lists the nearest) or the path of a TOML file. Under torchrun, several processes share the work.
+    RECIPE is a name, whatever its hyphens and capitals (an unknown one lists the nearest), or the path of a TOML file. Under torchrun, several processes share the work.
     """
     if (data is None) == (not simulate):
         raise ZooError("give one of --data STORE and --simulate")
@@ -145,6 +150,7 @@ def _source(
     "--domain", type=click.Choice(["angular-delay", "spatial-frequency"]), default="angular-delay", show_default=True,
     help="of the NMSE: over the crop alone, or over the whole band, for which the store must keep H",
 )  # fmt: skip
+@EFFORT
 @click.option("--bler", is_flag=True, help="block error rate of a downlink precoded by what is decoded, too")
 @click.option("--downlink-snr", "downlink_snr_db", type=Snr(none=False), metavar="DB", help="of --bler  [default: 5]")
 @click.option("--out", type=PATH, help="file for the results  [default: results.json in the directory MODEL]")
@@ -154,7 +160,8 @@ def _source(
 def evaluate(
     model: str, data: str | Path, split: str, samples: int | None, snr_db: tuple[list[float | None], ...],
     symbols: list[int] | None, steps: list[int | Literal["auto"]] | None, bits: list[int | None] | None, cnr_db: list[float | None] | None,
-    channel: str | None, domain: str, bler: bool, downlink_snr_db: float | None, out: Path | None, device: str, as_json: bool, quiet: bool,
+    channel: str | None, domain: str, effort: int | None, bler: bool, downlink_snr_db: float | None, out: Path | None, device: str,
+    as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Measure what a MODEL is worth.
 
@@ -191,13 +198,15 @@ def evaluate(
         decibels = [level for level in levels if level is not None]
         if len(decibels) < len(levels):
             raise ZooError("--snr none is for the side information of a codec; a link has an SNR")
+        if effort is not None:
+            raise ZooError(f"--effort is for models that send payloads; {config['name']} sends symbols")
         found = evaluate_jscc(model, Store(data), split, samples, snr_db=decibels or SNRS_DB, **given, **common)
     else:
         if given:
             first = next(iter(given))
             option = {"symbols": "k", "cnr_db": "cnr", "downlink_snr_db": "bler"}.get(first, first)
             raise ZooError(f"--{option} is for models that send symbols; {config['name']} sends payloads")
-        found = run_evaluation(model, Store(data), split, samples, snr_db=levels or SNRS, **common)
+        found = run_evaluation(model, Store(data), split, samples, snr_db=levels or SNRS, effort=effort, **common)
     if place is not None:
         results.write(place, found)
     elif not quiet:
@@ -288,8 +297,8 @@ def publish(
     """Publish a FAMILY of models on the Hugging Face Hub.
 
     \b
-    zoo publish gd-csi-lite-cdl --repo ORG/gd-csi-lite-cdl --dry-run      files, bytes and the model card
-    zoo publish gd-csi-lite-cdl --repo ORG/gd-csi-lite-cdl --tag v1
+    zoo publish gd-csi-cdl --repo ORG/gd-csi-cdl --dry-run                 files, bytes and the model card
+    zoo publish gd-csi-cdl --repo ORG/gd-csi-cdl --tag v1
     zoo publish rd-jscc-cdl --from runs/rd-jscc-cdl-k32/models --repo ORG/rd-jscc-cdl --private
 
     FAMILY is <family>-<dataset>: all models of one name but for the rate, a folder each. Each must replay its golden vectors (zoo check)
@@ -301,6 +310,7 @@ def publish(
     from zoo import publish as publishing
 
     drafted = publishing.draft(family, repo, collection or registry.WEIGHTS)
+    family = drafted.family.family
     sizes = {path: record.bytes for path, record in drafted.records.items()}
     if dry_run:
         if as_json:

@@ -249,6 +249,17 @@ class Codec(Model[C]):
         payload = torch.frombuffer(bytearray(b"".join(payloads)), dtype=torch.uint8).view(len(x), -1)
         return {"payload": payload, "z": z}
 
+    def effort_of(self, effort: int | None) -> int:
+        """The level of effort that is meant.
+
+        :param effort: :attr:`default_effort` if not given
+        :raises ZooError: this codec does not have it
+        """
+        level = self.default_effort if effort is None else effort
+        if level not in range(self.efforts):
+            raise ZooError(f"effort {effort} is not one of this codec's: {', '.join(map(str, range(self.efforts)))}")
+        return level
+
     @torch.inference_mode()
     def compress(self, x: Csi, effort: int | None = None) -> list[bytes]:
         """What the UE sends.
@@ -259,9 +270,7 @@ class Codec(Model[C]):
         :returns: n payloads of :attr:`payload_bytes` bytes each
         :raises ZooError: wrong shape or type, values that are not finite, or an effort that this codec does not have
         """
-        level = self.default_effort if effort is None else effort
-        if level not in range(self.efforts):
-            raise ZooError(f"effort {effort} is not one of this codec's: {', '.join(map(str, range(self.efforts)))}")
+        level = self.effort_of(effort)
         samples = self._samples(x, "x")
         rows = []
         for part in samples.split(self.at_once):
