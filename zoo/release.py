@@ -20,11 +20,12 @@ from zoo.files import swap
 from zoo.locate import locate
 from zoo.models.jscc import JSCC
 from zoo.parts import needed_bytes, share
-from zoo.registry import WEIGHTS_FILE, read_config, write_index
+from zoo.registry import WEIGHTS_FILE, architecture, read_config, write_index
 from zoo.storage import is_matrix
 
 FORMS = ("float32", "float16", "int8")  # of weights that are tried, what the others are held to first
 LOSS_DB = 0.05  # of NMSE, that a smaller form may cost
+TRIAL_SAMPLES = 2000  # that the forms are compared by, without a search by the phone
 
 
 def release(
@@ -32,8 +33,8 @@ def release(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Put models into a collection, with weights in the smallest of :data:`FORMS` that costs less than :data:`LOSS_DB` anywhere.
 
-    Each is measured in every form on the test split; ``results.json`` is of the very weights that are shipped, and has the losses of the forms
-    as ``half_precision_loss_db`` and ``int8_loss_db`` (None where no matrix is large enough). What models of one family hold alike is stored
+    The forms are compared on the first :data:`TRIAL_SAMPLES` of the test split; ``results.json`` is of the very weights that are shipped, and has
+    the losses of the forms as ``half_precision_loss_db`` and ``int8_loss_db`` (None where no matrix is large enough). What models of one family hold alike is stored
     once (:mod:`zoo.parts`), and the collection's index is made anew.
 
     :param models: names or directories
@@ -50,7 +51,7 @@ def release(
         families: dict[str, dict[str, dict[str, _Draft]]] = {}
         for model in models:
             path, digests = locate(model)
-            drafts = _measured(path, digests, Path(directory), store, samples, device, progress)
+            drafts = _tried(path, digests, Path(directory), store, samples, device, progress)
             name = drafts["float32"].path.name
             families.setdefault(name.rpartition("-")[0], {})[name] = drafts
         released = {}
@@ -59,7 +60,8 @@ def release(
                 draft = family[name][form]
                 losses = {key: family[name][key].loss_db if key in family[name] else None for key in FORMS[1:]}
                 told = {"half_precision_loss_db": losses["float16"], "int8_loss_db": losses["int8"], "dtype": form}
-                results.write(draft.path / results.RESULTS_FILE, {**draft.results, **told})
+                found = _measured(draft.path, store, samples, device, progress)
+                results.write(draft.path / results.RESULTS_FILE, {**found, **told})
                 released[name] = draft.path
         for name, path in released.items():
             swap(path, into / name)
@@ -70,10 +72,10 @@ def release(
 
 @dataclass(frozen=True)
 class _Draft:
-    """A model in one form, measured as it is."""
+    """A model in one form."""
 
     path: Path
-    results: dict[str, Any]
+    errors_db: list[float]  # at each condition of the trial
     loss_db: float  # where it is largest
 
     @property
@@ -83,6 +85,21 @@ class _Draft:
 
 
 def _measured(
+    path: Path, store: Store, samples: int | None, device: str, progress: bool, **options: Any
+) -> dict[str, Any]:
+    """Results of a model as it is.
+
+    :param options: of the evaluation of its sort
+    """
+    config = read_config(path)
+    symbols = issubclass(architecture(config["architecture"]), JSCC)
+    count = store.sizes.get("test", 0) if samples is None else samples
+    command = f"zoo eval {config['name']} --data STORE --samples {count}"  # what measures the released file again
+    measure: Callable[..., dict[str, Any]] = evaluate_jscc if symbols else evaluate
+    return measure(path, store, "test", samples, device=device, progress=progress, command=command, **options)
+
+
+def _tried(
     path: Path, digests: dict[str, str] | None, directory: Path, store: Store, samples: int | None, device: str, progress: bool
 ) -> dict[str, _Draft]:  # fmt: skip
     """A model in every form that makes it smaller than the one before."""
@@ -97,21 +114,18 @@ def _measured(
         for name, value in read_tensors(path / VECTORS_FILE).items()
         if name in ("x", "y")
     }
-    count = store.sizes.get("test", 0) if samples is None else samples
-    command = f"zoo eval {config['name']} --data STORE --samples {count}"  # what measures the released file again
-    symbols = isinstance(codec, JSCC)
-    measure: Callable[..., dict[str, Any]] = evaluate_jscc if symbols else evaluate
-    conditions = "points" if symbols else "side_information"
+    few = min(TRIAL_SAMPLES, store.sizes.get("test", 0) if samples is None else samples)
+    conditions, options = ("points", {}) if isinstance(codec, JSCC) else ("side_information", {"effort": 0})
     drafts: dict[str, _Draft] = {}
     for form in FORMS:
         if form == "int8" and not any(map(is_matrix, codec.state_dict().values())):
             continue
         draft = directory / form / config["name"]
         save_model(draft, codec, record, vectors, form)
-        found = measure(draft, store, "test", samples, device=device, progress=progress, command=command)
-        full = drafts["float32"].results if drafts else found
-        pairs = zip(found[conditions], full[conditions], strict=True)
-        drafts[form] = _Draft(draft, found, max(short["nmse_db"] - long["nmse_db"] for short, long in pairs))
+        found = _measured(draft, store, few, device, progress, **options)
+        errors = [condition["nmse_db"] for condition in found[conditions]]
+        exact = drafts["float32"].errors_db if drafts else errors
+        drafts[form] = _Draft(draft, errors, max(short - long for short, long in zip(errors, exact, strict=True)))
     return drafts
 
 
