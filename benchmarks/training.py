@@ -22,7 +22,9 @@ from zoo import config
 from zoo.data import Kept
 from zoo.speed import training_speed
 
-RECIPES = {  # by row: the recipe, and what is changed; the U-Net's batches are a fifth of the paper's, whose steps take long
+RECIPES: dict[
+    str, tuple[str, dict[str, Any]]
+] = {  # by row: the recipe, and what is changed; the U-Net's batches are a fifth of the paper's, whose steps take long
     "gd-csi, float32": ("gd-csi", {"training.precision": "float32"}),
     "gd-csi, bfloat16": ("gd-csi", {"training.precision": "bfloat16"}),
     "gd-csi-multirate, five rates": ("gd-csi-multirate", {"training.precision": "float32"}),

@@ -164,15 +164,15 @@ def test_each_batch_has_what_was_noted_of_its_own_rows(source: data.Cached, monk
         asked.append((start, len(x)))
         return {"number": start + torch.arange(len(x)), "energy": x.abs().square().sum((1, 2))}
 
-    assert next(source.batches(0, 100)).seen == {}
+    assert source.notes(0, 100) == {}
     source.observe(note)
     assert asked == [(0, 256), (256, 256), (512, 88)]
-    for batch, _ in zip(source.batches(4, 100), range(4), strict=False):  # into the second epoch
-        assert batch.seen is not None
-        assert torch.equal(batch.seen["energy"], batch.x.abs().square().sum((1, 2)))
-        assert torch.equal(batch.x, source.pick(batch.seen["number"]).x)
+    for step, batch in zip(range(4, 8), source.batches(4, 100), strict=False):  # into the second epoch
+        notes = source.notes(step, 100)
+        assert torch.equal(notes["energy"], batch.x.abs().square().sum((1, 2)))
+        assert torch.equal(batch.x, source.pick(notes["number"]).x)
     source.observe(lambda x, start: {})
-    assert next(source.batches(0, 100)).seen == {}
+    assert source.notes(0, 100) == {}
 
 
 INDOOR = {"scenario": "cost2100", "environment": "indoor"}

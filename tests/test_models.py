@@ -183,6 +183,7 @@ def millions(network: torch.nn.Module) -> float:
 def test_gd_csi_has_the_published_number_of_parameters(norm: Norm, unet: float, total: float) -> None:
     with torch.device("meta"):
         codec = GDCSI(GDCSIConfig(side_information=False, norm=norm))
+    assert isinstance(codec.net, UNetBackbone)
     assert millions(codec.net.unet) == unet
     assert millions(codec) == total
 

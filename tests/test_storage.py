@@ -314,7 +314,7 @@ def test_rates_that_share_weights_are_shipped_in_one_form(tmp_path: Path, monkey
     made = {form: rates(tmp_path / form, form) for form in losses}
     family = {
         made["int8"][number].name: {
-            form: release._Draft(made[form][number], {}, loss + 0.1 * (number == 0 and form == "int8"))
+            form: release._Draft(made[form][number], [], loss + 0.1 * (number == 0 and form == "int8"))
             for form, loss in losses.items()
         }
         for number in range(len(RATES))
@@ -331,6 +331,6 @@ def test_rates_that_share_weights_are_shipped_in_one_form(tmp_path: Path, monkey
                 path / form / name, network(number).at(RATES[number]), {"name": name, "architecture": "gd-csi"},
                 {"x": samples(2), "y": samples(2, 1)}, form,
             )  # fmt: skip
-            drafts[form] = release._Draft(path / form / name, {}, family[name][form].loss_db)
+            drafts[form] = release._Draft(path / form / name, [], family[name][form].loss_db)
         apart[name] = drafts
     assert list(release._forms(apart).values()) == ["float16", "int8", "int8"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import queue
 import sys
@@ -34,7 +35,6 @@ class Batch(NamedTuple):
     x: Tensor
     y: Tensor | None
     z: Tensor
-    seen: dict[str, Tensor] | None = None  # what a model has noted of them beforehand, n rows each
 
 
 Note = Callable[[Tensor, int], dict[str, Tensor]]  # of samples, and the number of the first: n rows each
@@ -207,7 +207,10 @@ class Source(Protocol):
         """
 
     def observe(self, note: Note, progress: bool = False) -> None:
-        """Note something of every sample that is kept, once, to be handed out with it; where none are kept, nothing is done."""
+        """Note something of every sample that is kept, once; where none are kept, nothing is done."""
+
+    def notes(self, step: int, size: int) -> dict[str, Tensor] | None:
+        """What was noted of the samples of a step's batch, rows as in the batch; None where none are kept."""
 
     def once(self, samples: int) -> Iterator[Batch]:
         """The first training samples, or all where there are fewer, each once, piece by piece."""
@@ -230,7 +233,8 @@ class Repeated:
 
     device: str
     seed: int
-    _seen: dict[str, Tensor]
+    _notes: dict[str, Tensor]
+    _order: tuple[tuple[int, int], Tensor] | None = None  # of the epoch at hand
 
     @property
     @abstractmethod
@@ -244,25 +248,23 @@ class Repeated:
     def batches(self, start: int, size: int) -> Iterator[Batch]:
         if size > self.kept:
             raise ZooError(f"a batch of {size} does not fit {self.kept} training samples; set training.batch lower")
-        return self._epochs(start, size)
+        return (self.pick(self._rows(step, size)) for step in itertools.count(start))
+
+    def notes(self, step: int, size: int) -> dict[str, Tensor]:
+        rows = self._rows(step, size).cpu() if self._notes else torch.empty(0)
+        return {name: value[rows] for name, value in self._notes.items()}
 
     def once(self, samples: int) -> Iterator[Batch]:
         for start in range(0, min(samples, self.kept), READ):
             yield self.pick(slice(start, min(start + READ, samples)))
 
-    def _epochs(self, start: int, size: int) -> Iterator[Batch]:
-        per_epoch = self.kept // size
-        step, order = start, torch.empty(0)
-        while True:
-            epoch, place = divmod(step, per_epoch)
-            if place == 0 or step == start:
-                order = torch.from_numpy(np.random.default_rng((self.seed, epoch)).permutation(self.kept)).to(
-                    self.device
-                )
-            rows = order[place * size : (place + 1) * size]
-            seen = {name: value[rows.cpu()] for name, value in self._seen.items()}
-            yield self.pick(rows)._replace(seen=seen)
-            step += 1
+    def _rows(self, step: int, size: int) -> Tensor:
+        """The samples of a step's batch."""
+        epoch, place = divmod(step, self.kept // size)
+        if self._order is None or self._order[0] != (epoch, size):
+            shuffled = np.random.default_rng((self.seed, epoch)).permutation(self.kept)
+            self._order = (epoch, size), torch.from_numpy(shuffled).to(self.device)
+        return self._order[1][place * size : (place + 1) * size]
 
     def observe(self, note: Note, progress: bool = False) -> None:
         from tqdm import tqdm
@@ -273,7 +275,7 @@ class Repeated:
             pieces.append(note(self.pick(slice(start, start + READ)).x, start))
             if not pieces[0]:
                 break
-        self._seen = {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+        self._notes = {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
 class Cached(Repeated):
@@ -281,14 +283,14 @@ class Cached(Repeated):
 
     def __init__(self, store: Store, device: str, samples: int | None, seed: int) -> None:
         self.store, self.dataset, self.device, self.seed = store, store.dataset, device, seed
-        self._train, self._seen = to_device(store.read("train", 0, samples), device), {}
+        self._train, self._notes = to_device(store.read("train", 0, samples), device), {}
 
     @property
     def kept(self) -> int:
         return len(self._train.x)
 
     def pick(self, rows: Tensor | slice) -> Batch:
-        x, y, z = (None if array is None else array[rows] for array in self._train[:3])
+        x, y, z = (None if array is None else array[rows] for array in self._train)
         assert x is not None
         assert z is not None
         return Batch(x, y, z)
@@ -371,6 +373,9 @@ class Simulated:
 
     def observe(self, note: Note, progress: bool = False) -> None:
         pass
+
+    def notes(self, step: int, size: int) -> dict[str, Tensor] | None:
+        return None
 
     def once(self, samples: int) -> Iterator[Batch]:
         return self._sample(range(samples), "train", READ)
@@ -470,7 +475,7 @@ class Kept(Repeated, Simulated):
         from tqdm import tqdm
 
         Simulated.__init__(self, recipe, device)
-        self.seed, self._seen = seed, {}
+        self.seed, self._notes = seed, {}
         self._train: list[Halved] = []  # x, y where there is one, z where it is not x
         bar = tqdm(total=samples, desc="simulating", unit="sample", file=sys.stderr, disable=None if progress else True)
         start = 0
@@ -530,7 +535,7 @@ class Streamed(Simulated):
 
 def to_device(batch: Batch, device: str) -> Batch:
     """The same samples on another device."""
-    return Batch(*(None if array is None else array.to(device) for array in batch[:3]))  # type: ignore[arg-type]
+    return Batch(*(None if array is None else array.to(device) for array in batch))  # type: ignore[arg-type]
 
 
 def noisy(y: Tensor, snr_db: float | None, generator: torch.Generator) -> Tensor:

@@ -102,7 +102,7 @@ def _train(
             trainer.start_from(before.state_dict())
         codec = trainer.run(place.resume)
         codec.finish(source.validation(FINISH_SAMPLES).x.to(place.device))
-        record["trained_with"]["precision"] = trainer.precision
+        record["trained_with"] = {**_versions(place.device, place.world), "precision": trainer.precision}
         record |= {"steps": trainer.step, "minutes": round(trainer.elapsed / 60, 1)}
     codec = codec.to("cpu")
     return codec, export(codec, recipe, source, record, run / "models") if place.rank == 0 else []
@@ -301,8 +301,10 @@ class Trainer:
         """
         generator.manual_seed((self.training.seed << 32) + self.step)
         y = side_information(self.codec, batch, self.training, generator)
-        seen = self.codec.observe(batch.x, self.step * len(batch.x)) if batch.seen is None else batch.seen
-        draws = self.codec.draws(len(batch.x), generator) | seen
+        notes = self.source.notes(self.step, len(batch.x))
+        if notes is None:
+            notes = self.codec.observe(batch.x, self.step * len(batch.x))
+        draws = self.codec.draws(len(batch.x), generator) | notes
         mine = slice(self.rank * len(batch.x) // self.world, (self.rank + 1) * len(batch.x) // self.world)
         x, z, y = (None if array is None else self.codec.to_image(array[mine]) for array in (batch.x, batch.z, y))
         for group in self.optimizer.param_groups:

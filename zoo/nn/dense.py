@@ -60,6 +60,7 @@ class Codebooks(nn.Module):
     """
 
     usage: Tensor  # how often each word was used of late, over its even share, [code, word]
+    absent: Tensor  # words that the widths leave no room for, bool [code, word]
 
     def __init__(self, widths: tuple[int, ...], size: int) -> None:
         super().__init__()
@@ -76,7 +77,7 @@ class Codebooks(nn.Module):
         with torch.autocast(latents.device.type, enabled=False):  # half precision would take neighbours for the nearest
             products = torch.bmm(latents.float().transpose(0, 1), words.transpose(1, 2)).transpose(0, 1)
         far: Tensor = words.square().sum(2) - 2 * products
-        return far.masked_fill(self.absent, torch.inf)  # type: ignore[arg-type]
+        return far.masked_fill(self.absent, torch.inf)
 
     def codes(self, latents: Tensor) -> Tensor:
         """Index of the nearest word of each latent: [n, code, size] to int64 [n, code]."""
@@ -99,7 +100,7 @@ class Codebooks(nn.Module):
             self.latest = latents.detach()
             with torch.no_grad():
                 counts = torch.nn.functional.one_hot(codes, self.usage.shape[1]).sum(0)
-                share = (~self.absent).sum(1, keepdim=True) / len(codes)  # type: ignore[operator]
+                share = (~self.absent).sum(1, keepdim=True) / len(codes)
                 self.usage.mul_(MEMORY).add_(counts * share, alpha=1 - MEMORY)
         to_words = (words - latents.detach()).square().mean()
         to_latents = (latents - words.detach()).square().mean()
@@ -110,7 +111,7 @@ class Codebooks(nn.Module):
         """Put words that are hardly used where latents of the last batch are."""
         if self.latest is None:
             return
-        dead = (self.usage < RARE) & ~self.absent  # type: ignore[operator]
+        dead = (self.usage < RARE) & ~self.absent
         rows = torch.randint(len(self.latest), dead.shape, generator=generator, device=dead.device)
         chosen = self.latest[rows, torch.arange(len(self.widths), device=dead.device)[:, None]]
         moved = chosen + 0.01 * torch.randn(chosen.shape, generator=generator, device=dead.device)
