@@ -255,7 +255,8 @@ class Trainer:
         if resume:
             self._restore()
         objective = self.objective()
-        self.source.observe(self.average.observe, self.progress)
+        if self._done() < 1:
+            self.source.observe(self.average.observe, self.progress)
         batches = self.source.batches(self.step, self.training.batch)
         generator = torch.Generator(self.device)
         saved = shown = time.perf_counter()
