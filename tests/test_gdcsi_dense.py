@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.zoo_fixtures import samples, untrained
+import zoo
+from tests.zoo_fixtures import samples, save, untrained
 from zoo.errors import ZooError
 from zoo.models.base import energy
 from zoo.models.gdcsi import GDCSI
@@ -191,6 +193,20 @@ def test_an_effort_that_a_codec_does_not_have_is_refused(fields: dict[str, Any],
         dense(**fields).compress(samples(2), effort=effort)
 
 
+def test_a_narrow_last_code_is_searched_among_the_words_that_it_has() -> None:
+    codec = dense(**OWN, rate=18)  # codes of 8, 8 and 2 bits
+    assert isinstance(codec.net, DenseBackbone)
+    codec.net.denoiser.leave.weight.normal_(std=0.5)
+    assert {len(payload) for payload in codec.compress(spread_out(60), effort=2)} == {3}
+
+
+def test_a_model_that_was_loaded_in_inference_mode_searches(tmp_path: Path) -> None:
+    path = save(tmp_path / "gd-csi-own-64b", dense(**FRAMED, rate=64, effort=1))
+    with torch.inference_mode():
+        payloads = zoo.load(path).compress(spread_out(3))
+    assert payloads == zoo.load(path).compress(spread_out(3))
+
+
 # training --------------------------------------------------------------------------------------------------------------------
 
 
@@ -203,6 +219,17 @@ def test_each_rate_counts_alike_however_small_its_error() -> None:
     (gradient,) = torch.autograd.grad(loss, error)
     relative = gradient.view(2, 2).sum(1) * torch.tensor([0.6, 0.02])
     assert relative[0] == pytest.approx(relative[1].item())
+
+
+def test_samples_without_energy_do_not_spoil_training() -> None:
+    codec = dense(**FRAMED, objective="sampler", rates=(64, 128)).requires_grad_(True).train()
+    x = samples(16)
+    x[3] = 0
+    image = codec.to_image(x)
+    loss, _ = codec.loss(image, None, image, codec.draws(16, torch.Generator()))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(weight.grad).all() for weight in codec.parameters() if weight.grad is not None)
 
 
 def test_training_turns_samples_and_the_loss_does_not_mind() -> None:

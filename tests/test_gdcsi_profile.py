@@ -13,7 +13,7 @@ from torch import Tensor
 import zoo
 from tests.test_profile_code import SHAPE, wandering
 from zoo import config, data, metrics
-from zoo.checkpoint import check
+from zoo.checkpoint import check, read_tensors, save_model
 from zoo.models.gdcsi import GDCSI, GDCSIConfig
 from zoo.models.gdcsi.profile import ProfileBackbone
 from zoo.models.profile_code import ProfileCode, ProfileCodeConfig
@@ -103,6 +103,29 @@ def test_zero_energy_gives_a_payload_that_decodes_to_something_finite(code: Prof
     x[1] = 0
     for effort in range(2):
         assert np.isfinite(codec.decompress(codec.compress(x, effort=effort))).all()
+
+
+@pytest.mark.parametrize("factor", [1.0, 300.0, 1e4])
+def test_what_a_search_decides_is_what_is_decoded(code: ProfileCode, factor: float) -> None:
+    codec, x = behind(code, stray=0.2).at(64), wandering(40, 1) * factor
+    plain, found = (errors(codec, x, codec.compress(x, effort=effort)) for effort in (0, 2))
+    assert (found <= plain * (1 + 1e-5)).all()
+
+
+def test_the_scale_of_the_code_is_stored_as_it_is(code: ProfileCode, tmp_path: Path) -> None:
+    path = tmp_path / "gd-csi-wandering-64b"
+    single, x = behind(code).at(64), wandering(20, 1)
+    save_model(path, single, {"name": path.name, "architecture": "gd-csi"}, {"x": x[:2]}, "float16")
+    stored = read_tensors(path / "model.safetensors")
+    assert torch.equal(stored["net.code.scale"], single.state_dict()["net.code.scale"])
+    assert stored["net.code.centroid"].dtype == torch.float16
+
+
+def test_one_sample_without_energy_is_left_out_of_the_fit() -> None:
+    x = wandering(600)
+    config = ProfileCodeConfig(angles=SHAPE[0], delays=SHAPE[1], rate=64, profiles=4, shifts=7)
+    empty = torch.zeros(1, *SHAPE, dtype=torch.complex64)
+    assert torch.equal(ProfileCode.fit(torch.cat((empty, x)), config).levels, ProfileCode.fit(x, config).levels)
 
 
 def test_what_is_observed_is_what_would_be_sent_and_turns_with_the_sample(code: ProfileCode) -> None:

@@ -149,7 +149,13 @@ def test_payloads_of_another_rate_are_refused(family: str) -> None:
         (GDCSIConfig, {"kernel": 4}, "kernel 4 must be odd"),
         (GDCSIConfig, {"delays": 20}, "multiples of 8"),
         (GDCSIConfig, {"widht": 64}, "Extra inputs are not permitted"),
-        (GDCSIConfig, {"align": True}, 'go with backbone = "dense"'),
+        (GDCSIConfig, {"align": True}, 'align does not apply: it goes with backbone = "dense"'),
+        (GDCSIConfig, {"backbone": "dense", "kernel": 3}, 'kernel does not apply: it goes with backbone = "unet"'),
+        (
+            GDCSIConfig,
+            {"backbone": "dense", "steps": 1, "decoding_steps": 1},
+            'objective = "diffusion" takes at least 2 steps',
+        ),
         (GDCSIConfig, {"backbone": "dense", "effort": 1}, "effort 1 must be 0"),
         (GDCSIConfig, {"backbone": "dense", "taps": 33}, "taps 33 must be at most the 32 delays"),
         (
@@ -163,7 +169,7 @@ def test_payloads_of_another_rate_are_refused(family: str) -> None:
         (
             GDCSIConfig,
             {"backbone": "dense", **OWN, "encoder": "profile", "energy_bits": 2},
-            "energy_bits and taps do not go",
+            "energy_bits does not apply",
         ),
     ],
 )

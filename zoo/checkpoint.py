@@ -106,6 +106,11 @@ def load_model(
     """
     if dtype not in DTYPES:
         raise ZooError(f"unknown dtype {dtype!r}; allowed: {', '.join(DTYPES)}")
+    with torch.inference_mode(False):  # a model made within inference mode could not be searched through by gradients
+        return _load_model(path, digests, device, dtype)
+
+
+def _load_model(path: Path, digests: Mapping[str, str] | None, device: str, dtype: str) -> Any:
     config = read_config(path)
     for file, digest in (digests or {}).items():
         require_file(path, file, digest)

@@ -23,7 +23,7 @@ from zoo.checkpoint import load_codec
 from zoo.data import Store, noisy
 from zoo.errors import CheckError, ZooError
 from zoo.locate import locate
-from zoo.models.base import BATCH, Codec, Model
+from zoo.models.base import Codec, Model
 from zoo.registry import read_config
 
 SNRS = (None, 30.0)  # qualities of the side information: as simulated, and as a receiver measures it
@@ -65,8 +65,8 @@ def evaluate(
     with tqdm(total=count, unit="sample", disable=not progress, delay=3, smoothing=0.05) as bar:
         for batch in store.batches(split, count):
             sides = [level.side_information(batch.y if receiver.config.side_information else None) for level in levels]
-            for start in range(0, len(batch.x), BATCH):
-                rows = slice(start, start + BATCH)
+            for start in range(0, len(batch.x), sender.at_once):
+                rows = slice(start, start + sender.at_once)
                 z, tail = reference(batch.z[rows].numpy(), domain, store, split, done)
                 payloads = link.send(batch.x[rows].numpy())
                 for level, y in zip(levels, sides, strict=True):
@@ -83,7 +83,7 @@ def evaluate(
         "throughput": {
             "compress_samples_per_second": count / link.compress_seconds,
             "decompress_samples_per_second": count * len(levels) / link.decompress_seconds,
-            "batch": BATCH, **environment(receiver),
+            "batch": sender.at_once, **environment(receiver),
         },
     }  # fmt: skip
 

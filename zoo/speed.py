@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from zoo.data import Source
 from zoo.devices import fast_products
 from zoo.errors import ZooError
 from zoo.models.base import Network
-from zoo.train import Place, Trainer, build, side_information
+from zoo.train import Place, Trainer, build, draws_and_notes, side_information
 
 WARM_UP = 3  # steps that are not timed: they compile, and choose kernels
 PEAK_FLOPS = {  # dense bfloat16, by a part of the device's name; the first that fits counts
@@ -70,6 +71,7 @@ def _trained(recipe: Recipe, source: Source, device: str, seconds: float) -> flo
     trainer = Trainer(codec, recipe.training, source, Path(), Place(0, 1, device, False, False), None)
     objective, generator = trainer.objective(), torch.Generator(device)
     trainer.codec.train()
+    source.observe(trainer.average.observe)
     with _batches(recipe, source) as batches, fast_products(device):
         return _per_second(lambda: trainer.update(objective, next(batches), generator, 0.0), seconds)
 
@@ -80,7 +82,7 @@ def _plain(recipe: Recipe, source: Source, device: str, seconds: float) -> tuple
     assert isinstance(codec, Network)
     weights = [weight for weight in codec.parameters() if weight.requires_grad]
     optimizer = torch.optim.Adam(weights, lr=training.learning_rate)
-    generator = torch.Generator(device).manual_seed(0)
+    generator, steps = torch.Generator(device).manual_seed(0), itertools.count()
 
     def step() -> None:
         batch = next(batches)
@@ -88,7 +90,7 @@ def _plain(recipe: Recipe, source: Source, device: str, seconds: float) -> tuple
         x, z, y = (None if array is None else codec.to_image(array) for array in (batch.x, batch.z, y))
         assert x is not None
         assert z is not None
-        loss, _ = codec.loss(x, y, z, codec.draws(len(x), generator))
+        loss, _ = codec.loss(x, y, z, draws_and_notes(codec, source, batch, next(steps), generator))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(weights, training.clip)

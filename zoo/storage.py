@@ -26,6 +26,9 @@ MATRIX, ROW = 4096, 8  # entries of a matrix that is quantised, and of what has 
 SCALE = ":scale"  # after the name of a quantised matrix; no name of a weight has a colon
 LARGEST = 127  # absolute value in int8: the range is symmetric
 DIGITS = 17  # bits of a scale; with the 7 of an entry no more than the 24 of single precision
+EXACT = (  # last parts of the names of what keeps its type: what all else is multiplied by, variances beyond half precision's range
+    "scale", "spread", "running_var",
+)  # fmt: skip
 
 
 def store(weights: Mapping[str, Tensor], form: str) -> dict[str, Tensor]:
@@ -133,8 +136,7 @@ def _error(matrix: Tensor, codes: Tensor, scale: Tensor) -> float:
 
 
 def _is_exact(name: str, value: Tensor) -> bool:
-    # The scale is one number that everything is multiplied by; variances of batch normalisation may exceed half precision's range.
-    return name == "scale" or name.endswith("running_var") or not value.is_floating_point()
+    return name.rpartition(".")[2] in EXACT or not value.is_floating_point()
 
 
 def _require_scale(scale: Tensor, codes: Tensor, what: str) -> None:

@@ -29,7 +29,7 @@ from zoo.config import Recipe, Training, explain
 from zoo.data import Batch, Source, noisy
 from zoo.devices import fast_products, half_is_faster, local_device
 from zoo.errors import Interrupted, ZooError
-from zoo.models.base import Fitted, Model, Network
+from zoo.models.base import Fitted, Model, MultiRateConfig, Network
 from zoo.parts import share
 from zoo.registry import architecture, model_name
 
@@ -41,7 +41,7 @@ AVERAGE_STEPS = 5  # between averages of the weights, after the first
 STEADY = 100  # steps, after each of which they are averaged
 TEND_STEPS = 100  # between a codec's mending of what gradients do not reach
 TENDED = 0.7  # share of a run in which it does
-FIT_SAMPLES = 8192  # that the scale, and what else a network starts from, is fitted on
+FIT_SAMPLES = 4096  # that the scale, and what else a network starts from, is fitted on
 
 
 def train(
@@ -156,9 +156,8 @@ def build(recipe: Recipe, source: Source) -> Model[Any]:
         raise ZooError(f"recipe {recipe.family}: codec: {explain(error, kind.Config)}") from None
     torch.manual_seed(recipe.training.seed)
     codec = kind(config)
-    if recipe.training.init is None:
-        codec.prepare(next(source.once(FIT_SAMPLES)).x.cpu())
-    else:
+    codec.prepare(next(source.once(FIT_SAMPLES)).x.cpu())
+    if recipe.training.init is not None:
         _start_from(codec, recipe.training.init)
     return codec
 
@@ -218,6 +217,11 @@ class Trainer:
     ) -> None:  # fmt: skip
         if training.batch % place.world:
             raise ZooError(f"training.batch {training.batch} is no multiple of the {place.world} processes")
+        rates = len(codec.config.shared) if isinstance(codec.config, MultiRateConfig) else 1
+        if training.batch < rates * place.world:
+            raise ZooError(
+                f"training.batch {training.batch} leaves some of the {rates} rates without a sample; set it higher"
+            )
         source.batches(0, training.batch)  # refuses a batch that the data cannot fill
         self.codec = codec.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.codec).eval().requires_grad_(False)  # moving average of weights: what is kept
@@ -237,8 +241,7 @@ class Trainer:
         for codec in (self.codec, self.average):
             codec.start_from(weights)
             if self.world > 1:  # moments of normalisation are each process's own
-                for value in codec.state_dict().values():
-                    torch.distributed.broadcast(value, 0)
+                _of_the_first(codec)
 
     def objective(self) -> nn.Module:
         """The loss as it is trained: compiled, and shared by all processes."""
@@ -246,8 +249,11 @@ class Trainer:
         if self.training.compile if self.training.compile is not None else self.cuda:
             objective = torch.compile(objective)  # type: ignore[assignment]
         if self.world > 1:
+            _of_the_first(self.codec)  # DDP would not take every type of buffer
             ids = [self.device.index] if self.cuda else None
-            objective = nn.parallel.DistributedDataParallel(objective, device_ids=ids, broadcast_buffers=False)
+            objective = nn.parallel.DistributedDataParallel(
+                objective, device_ids=ids, broadcast_buffers=False, init_sync=False
+            )
         return objective
 
     def run(self, resume: bool) -> Network[Any]:
@@ -302,10 +308,7 @@ class Trainer:
         """
         generator.manual_seed((self.training.seed << 32) + self.step)
         y = side_information(self.codec, batch, self.training, generator)
-        notes = self.source.notes(self.step, len(batch.x))
-        if notes is None:
-            notes = self.codec.observe(batch.x, self.step * len(batch.x))
-        draws = self.codec.draws(len(batch.x), generator) | notes
+        draws = draws_and_notes(self.codec, self.source, batch, self.step, generator)
         mine = slice(self.rank * len(batch.x) // self.world, (self.rank + 1) * len(batch.x) // self.world)
         x, z, y = (None if array is None else self.codec.to_image(array[mine]) for array in (batch.x, batch.z, y))
         for group in self.optimizer.param_groups:
@@ -336,15 +339,18 @@ class Trainer:
         """What the codec mends by itself is the same in all processes: that of the first."""
         self.codec.tend(generator)
         if self.world > 1:
-            for value in self.codec.state_dict().values():
-                torch.distributed.broadcast(value, 0)
+            _of_the_first(self.codec)
 
     @functools.cached_property
     def precision(self) -> str:
-        """Of the products of matrices: ``float32`` or ``bfloat16``."""
+        """Type that matrices are multiplied in, ``float32`` or ``bfloat16``: all processes go by the first one's trial."""
         asked = self.training.precision
-        half = self.cuda or (asked == "fastest" and half_is_faster()) if asked in ("auto", "fastest") else False
-        return "bfloat16" if half or asked == "bfloat16" else "float32"
+        if asked not in ("auto", "fastest"):
+            return asked
+        half = torch.tensor(float(self.cuda or (asked == "fastest" and half_is_faster())), device=self.device)
+        if self.world > 1:
+            torch.distributed.broadcast(half, 0)
+        return "bfloat16" if half else "float32"
 
     def _done(self) -> float:
         """Share of the run that is over."""
@@ -423,8 +429,14 @@ class Trainer:
         tensors = {f"codec/{name}": value for name, value in self.codec.state_dict().items()}
         for name, parameter in self.parameters.items():
             tensors |= {f"adam/{name}/{slot}": value for slot, value in self.optimizer.state[parameter].items()}
-        facts = {"elapsed": self.elapsed, "validated": self.validated}
+        tensors |= {f"buffer/{name}": value for name, value in self._states().items()}
+        facts = {"elapsed": self.elapsed, "validated": self.validated, "precision": self.precision}
         checkpoint.save_state(self.out, self.step, self.average.state_dict(), tensors, facts)
+
+    def _states(self) -> dict[str, Tensor]:
+        """Buffers that training needs and no model ships."""
+        shipped = self.codec.state_dict()
+        return {name: value for name, value in self.codec.named_buffers() if name not in shipped}
 
     def _restore(self) -> None:
         found = checkpoint.load_state(self.out)
@@ -432,6 +444,10 @@ class Trainer:
             return
         weights, tensors, facts = found
         self.step, self.elapsed, self.validated = facts["step"], facts["elapsed"], facts["validated"]
+        self.precision = facts.get("precision", self.precision)
+        for name, value in self._states().items():
+            if f"buffer/{name}" in tensors:
+                value.copy_(tensors[f"buffer/{name}"])
         self.average.load_state_dict(weights)
         self.codec.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("codec/")})
         for name, parameter in self.parameters.items():  # in its own memory layout, which the fused optimiser goes by
@@ -440,6 +456,25 @@ class Trainer:
                 for key, value in tensors.items()
                 if key.startswith(f"adam/{name}/")
             }
+
+
+def draws_and_notes(
+    codec: Network[Any], source: Source, batch: Batch, step: int, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """What a loss needs beside the samples of a step: its random numbers, and what is noted of the very samples."""
+    notes = source.notes(step, len(batch.x))
+    if notes is None:
+        notes = codec.observe(batch.x, step * len(batch.x))
+    return codec.draws(len(batch.x), generator) | notes
+
+
+def _of_the_first(codec: nn.Module) -> None:
+    """Take the weights and buffers of the first process."""
+    for value in codec.state_dict().values():
+        wide = value.int() if value.dtype == torch.int16 else value  # which no backend sends
+        torch.distributed.broadcast(wide, 0)
+        if wide is not value:
+            value.copy_(wide)
 
 
 def side_information(

@@ -49,7 +49,11 @@ if TYPE_CHECKING:
 @click.option(
     "--simulate-recipe", type=PATH, metavar="FILE", help="what to simulate (TOML)  [default: datagen's CDL set]"
 )
-@click.option("--max-minutes", type=click.FloatRange(0, min_open=True), help="fit the run to this time")
+@click.option(
+    "--max-minutes",
+    type=click.FloatRange(0, min_open=True),
+    help="fit the training steps to this time; simulating and coding samples comes before",
+)
 @click.option("--resume", is_flag=True, help="go on with the run at --out")
 @click.option("--out", type=PATH, help="directory of the run  [default: runs/FAMILY-DATASET-RATEb]")
 @DEVICE

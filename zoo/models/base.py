@@ -266,7 +266,7 @@ class Codec(Model[C]):
 
         :param x: downlink CSI, physical values, complex [n, angle, delay], numpy or torch on any device
         :param effort: 0 quantises; 1 and up, below :attr:`efforts`, look for a better payload of the same length through the decoder;
-            :attr:`default_effort` if not given
+            :attr:`default_effort` if not given. On a near tie, what is found may depend on how a machine rounds
         :returns: n payloads of :attr:`payload_bytes` bytes each
         :raises ZooError: wrong shape or type, values that are not finite, or an effort that this codec does not have
         """
@@ -323,7 +323,7 @@ class MultiRate(Codec[R]):
             raise ZooError(f"rate {rate} is not one of {', '.join(map(str, self.config.shared))}")
         single = type(self)(self.config.model_copy(update={"rate": rate, "rates": ()}))
         single.load_state_dict(self._weights_of(rate))
-        return single.to(self.device, self.scale.dtype)
+        return single.to(self.device, self.scale.dtype).train(self.training)
 
     @abstractmethod
     def _weights_of(self, rate: int) -> dict[str, Tensor]:
@@ -416,12 +416,14 @@ class NetworkCodec(Codec[C], Network[C]):
 def relative_error(image: Tensor, target: Tensor) -> Tensor:
     """Error energy over energy of each sample, [n]; its mean is the NMSE.
 
-    The papers divide each sample by its largest entry and take the squared error; dividing by the energy weighs samples alike.
+    The papers divide each sample by its largest entry and take the squared error; dividing by the energy weighs samples alike. Samples
+    without energy count nothing.
 
     :param image: [n, ...]
     :param target: [n, ...]
     """
-    return energy(image - target) / energy(target)
+    own = energy(target)
+    return torch.where(own > 0, energy(image - target) / own.clamp(min=torch.finfo(own.dtype).tiny), 0)
 
 
 def energy(image: Tensor) -> Tensor:

@@ -127,23 +127,6 @@ class Sent(Samples):
         """Put the samples of several, of at least one, behind each other."""
         return cls(*map(torch.cat, zip(*(vars(part).values() for part in parts), strict=True)))
 
-    def packed(self) -> dict[str, Tensor]:
-        """Give the same in small integers, to be stored.
-
-        :returns: ``profile`` int16, ``shift``, ``energy`` and ``step`` int8, [n] each; ``cells`` int8 [n, 2, angle, delay];
-            ``shift`` and ``cells`` are int16 where a byte does not hold all
-        """
-        small = {name: value.to(torch.int8) for name, value in vars(self).items()}
-        wide = [name for name, value in vars(self).items() if name == "profile" or not torch.equal(small[name], value)]
-        return small | {name: getattr(self, name).to(torch.int16) for name in wide}
-
-    @classmethod
-    def unpacked(cls, stored: dict[str, Tensor]) -> Sent:
-        """Undo :meth:`packed`, exactly."""
-        return cls(
-            **{name: value.to(torch.int16 if name == "cells" else torch.int64) for name, value in stored.items()}
-        )
-
 
 @dataclass
 class Picture(Samples):
@@ -226,7 +209,7 @@ class Prices:
         # What follows is summed in double precision, which single-precision bits do not exhaust: any order gives the same sum.
         self.more = self.empty.astype(np.float64) - self.empty[:, :1]  # that a zero costs beside others
         self.header = [-np.log2(row.numpy() / TOTAL) for row in code._header()]
-        self.centroid = code.centroid[code._number].cpu().numpy().copy()  # [ratio, magnitude]
+        self.centroid = code.centroid[code._number].float().cpu().numpy().copy()  # [ratio, magnitude]
         self.centroid[:, 0] = 0
         prior = code.profile_frequency.cpu()[:, None].float() * code.shift_frequency.cpu().float()
         self.book, self.levels, levels = Codebook(code.levels.cpu(), prior), code._windows(), code.levels.cpu().numpy()
@@ -581,7 +564,7 @@ class ProfileCode(MultiRate[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
         profile, shift, energy, step = (part.cpu().numpy() for part in sent.header)
         cells = sent.cells.cpu().numpy()
         ratio, width = self.grid.cells(self._ratios(profile, shift, step)), _width(energy, step)
-        centroid = self.centroid[self._number].cpu().numpy()
+        centroid = self.centroid[self._number].float().cpu().numpy()
         sample, _, angle, delay = some = np.nonzero(cells)
         integer = cells[some].astype(np.int64)
         near = np.abs(integer).clip(max=LARGEST)
@@ -645,11 +628,12 @@ class ProfileCode(MultiRate[ProfileCodeConfig], Fitted[ProfileCodeConfig]):
         """Fit to samples; some 20 000 are plenty, fewer than profiles are refused.
 
         :param x: physical values, complex [n, angle, delay]
-        :raises ZooError: too few samples
+        :raises ZooError: too few samples with energy
         """
+        x = x[x.abs().flatten(1).amax(1) > 0]
         if len(x) < 4 * config.profiles:
             raise ZooError(
-                f"{config.profiles} profiles take at least {4 * config.profiles} samples; there are {len(x)}"
+                f"{config.profiles} profiles take at least {4 * config.profiles} samples with energy; there are {len(x)}"
             )
         code = cls(config)
         power = x.abs().square()

@@ -66,7 +66,7 @@ class Codebooks(nn.Module):
         super().__init__()
         self.widths, most = widths, 2 ** max(widths)
         self.words = nn.Parameter(torch.randn(len(widths), most, size))
-        self.register_buffer("usage", torch.ones(len(widths), most))
+        self.register_buffer("usage", torch.ones(len(widths), most), persistent=False)
         counts = torch.tensor([2**width for width in widths])
         self.register_buffer("absent", torch.arange(most) >= counts[:, None], persistent=False)
         self.latest: Tensor | None = None  # latents of the last batch that was trained on

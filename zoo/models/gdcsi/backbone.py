@@ -22,6 +22,11 @@ class Backbone(nn.Module):
         :param x: images of training samples
         """
 
+    @property
+    def at_once(self) -> int | None:
+        """Samples that it handles at once; None leaves it to the model."""
+        return None
+
     @abstractmethod
     def widths(self, rate: int) -> tuple[int, ...]:
         """Bits of each code of a rate's payload, in order."""

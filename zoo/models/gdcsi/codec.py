@@ -49,7 +49,7 @@ class GDCSI(MultiRate[GDCSIConfig], NetworkCodec[GDCSIConfig]):
 
     def prepare(self, x: Tensor) -> None:
         super().prepare(x)
-        self.scale.copy_(torch.exp2(self.scale.log2().round()))  # a power of two: dividing by it is exact
+        self.scale.copy_(torch.exp2(self.scale.log2().ceil()))  # a power of two: dividing by it is exact
         self.net.prepare(self.to_image(x))
 
     @classmethod
@@ -66,6 +66,10 @@ class GDCSI(MultiRate[GDCSIConfig], NetworkCodec[GDCSIConfig]):
             super().start_from(weights)
 
     # UE ------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def at_once(self) -> int:
+        return self.net.at_once or super().at_once
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -149,7 +153,7 @@ def _mean_of_rates(error: Tensor, number: Tensor, rates: int) -> Tensor:
     :param number: which of the rates each sample has, [n]
     """
     total = torch.zeros(rates, device=error.device).index_add_(0, number, error)
-    mean = total / torch.bincount(number, minlength=rates).clamp(min=1)
+    members = torch.bincount(number, minlength=rates)
+    mean, present = total / members.clamp(min=1), members > 0
     weight = mean.detach().clamp(min=1e-6)
-    present = mean > 0
     return (mean / weight)[present].mean() * weight[present].mean()

@@ -10,6 +10,16 @@ from zoo.models.base import MultiRateConfig
 from zoo.nn.frame import frame_widths
 from zoo.nn.unet import Norm
 
+HOMES = {
+    "unet": 'backbone = "unet"', "dense": 'backbone = "dense"', "codebook": 'backbone = "dense", encoder = "codebook"',
+    "profile": 'backbone = "dense", encoder = "profile"',
+}  # fmt: skip
+APPLICABLE = {  # fields, by what they are of; those that are not here are of all
+    "multipliers": {"unet"}, "norm": {"unet"}, "kernel": {"unet"}, "encoder": {"dense"}, "align": {"dense"}, "effort": {"dense"},
+    "hidden": {"dense"}, "decoder_blocks": {"dense"}, "encoder_blocks": {"codebook"}, "code_bits": {"codebook"}, "code_size": {"codebook"},
+    "energy_bits": {"codebook"}, "taps": {"codebook"}, "profiles": {"profile"}, "shifts": {"profile"},
+}  # fmt: skip
+
 
 class GDCSIConfig(MultiRateConfig):
     """Which networks, which payload, how it is decoded."""
@@ -59,6 +69,14 @@ class GDCSIConfig(MultiRateConfig):
     def _fits(self) -> Self:
         if self.decoding_steps > self.steps:
             raise ValueError(f"decoding_steps {self.decoding_steps} exceed the {self.steps} of the schedule")
+        if self.objective == "diffusion" and self.backbone == "dense" and self.steps == 1:
+            raise ValueError('objective = "diffusion" takes at least 2 steps: with one, z_t is noise alone')
+        kinds = {"unet"} if self.backbone == "unet" else {"dense", self.encoder}
+        for name, homes in APPLICABLE.items():
+            if not homes & kinds and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name} does not apply: it goes with {' or '.join(sorted(HOMES[home] for home in homes))}"
+                )
         if self.effort and not self.searchable:
             raise ValueError(f"effort {self.effort} must be 0: the UE cannot foresee what is made of its payload")
         if self.backbone == "unet":
@@ -75,8 +93,6 @@ class GDCSIConfig(MultiRateConfig):
             raise ValueError(f"angles and delays must be multiples of {shrink}")
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel {self.kernel} must be odd")
-        if self.encoder != "codebook" or self.align or self.energy_bits or self.taps:
-            raise ValueError('encoder, align, energy_bits and taps go with backbone = "dense"')
         for rate in (self.rate, *self.rates):
             if rate < self.positions or rate % self.positions or rate > 16 * self.positions:
                 raise ValueError(f"rate {rate} must be a multiple of {self.positions}, at most {16 * self.positions}")
@@ -86,8 +102,6 @@ class GDCSIConfig(MultiRateConfig):
             raise ValueError(
                 'encoder = "profile" estimates X by the payload alone: for target = "x" without side information'
             )
-        if self.energy_bits or self.taps:
-            raise ValueError('energy_bits and taps do not go with encoder = "profile", whose payload has its own')
         if min(self.shared) < 64:
             raise ValueError(f"rates {self.shared} must be 64 and up")
         if 2 * self.shifts >= self.delays:

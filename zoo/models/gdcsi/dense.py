@@ -114,7 +114,8 @@ class DenseBackbone(Backbone):
         """Try the nearest words of one code after the other; ``effort`` times for all codes."""
         frame, part = self.frame.codes(x), self._rate(rate)
         far = part.codebooks.distances(self._latents(x, frame, rate))
-        nearest = far.topk(min(NEAREST, far.shape[2]), dim=2, largest=False).indices
+        distance, nearest = far.topk(min(NEAREST, far.shape[2]), dim=2, largest=False)
+        nearest = torch.where(distance.isinf(), nearest[:, :, :1], nearest)  # a narrow code has fewer words
         codes = nearest[:, :, 0].clone()
 
         def error(tried: Tensor) -> Tensor:
@@ -143,7 +144,7 @@ class DenseBackbone(Backbone):
     def _with_side(self, told: Tensor, y: Tensor | None, framing: Framing) -> Tensor:
         if self.side is None or y is None:
             return told
-        return told + self.side(self._numbers(self.frame.aligned(y, framing)))
+        return told + self.side(self._numbers(self.frame.strip(y, framing)))
 
     def denoise(self, z: Tensor, context: Context, time: Tensor) -> Tensor:
         clean = self.denoiser(self._numbers(z), context.told, time)

@@ -68,6 +68,10 @@ class ProfileBackbone(Backbone):
         self.enter = nn.Linear(3 * cells, config.width)
         self.denoiser = Denoiser(config, 2 * cells)
 
+    @property
+    def at_once(self) -> int:
+        return self.code.at_once
+
     def widths(self, rate: int) -> tuple[int, ...]:
         return (1,) * rate
 
@@ -139,10 +143,11 @@ class ProfileBackbone(Backbone):
             image = picture.image.clone().requires_grad_()
             told = self._told(Picture(image, picture.ratio.clone(), picture.width.clone()), x.device)
             (slope,) = torch.autograd.grad(energy(decode(told, len(x)) - x.clone()).sum(), image)
-        step = picture.width[:, None, None, None]
-        promise = (slope.abs() * step - (self.code.scale.cpu() * step).square()) * (picture.ratio >= 0)[:, None]
-        cells = promise.flatten(1).topk(count, 1).indices
-        return cells, -slope.sign().flatten(1).gather(1, cells).to(sent.cells.dtype)
+        slope, step = slope.cpu(), picture.width[:, None, None, None]
+        promise = slope.abs() * step - (self.code.scale.cpu() * step).square()
+        best = promise.masked_fill((picture.ratio < 0)[:, None], -torch.inf).flatten(1).topk(count, 1)
+        signs = -slope.sign().flatten(1).gather(1, best.indices) * (best.values > 0)  # what is not coded stays as it is
+        return best.indices, signs.to(sent.cells.dtype)
 
     # training ------------------------------------------------------------------------------------------------------------
 
@@ -159,18 +164,18 @@ class ProfileBackbone(Backbone):
         return seen
 
     def quantise(self, x: Tensor, y: Tensor | None, seen: Mapping[str, Tensor]) -> tuple[Context, Tensor, Tensor]:
-        number = seen["number"].long()
-        image = torch.zeros_like(x)
+        number = seen["number"].long().cpu()
+        image = torch.zeros(x.shape)
         ratio = torch.zeros(len(x), *x.shape[2:], dtype=torch.int64)
         width = torch.ones(len(x))
         for place, rate in enumerate(self.config.shared):
             rows = number == place
             if rows.any():
                 picture = self._at(rate).picture(
-                    Sent(*(seen[field.name][rows].long() for field in dataclasses.fields(Sent)))
+                    Sent(*(seen[field.name].cpu()[rows].long() for field in dataclasses.fields(Sent)))
                 )
                 image[rows], ratio[rows], width[rows] = picture.image, picture.ratio, picture.width
-        image = turned(image, seen["phase"])
+        image = turned(image.to(x.device), seen["phase"])
         return self._told(Picture(image, ratio, width), x.device), torch.zeros((), device=x.device), number.to(x.device)
 
     def allowed(self, phase: Tensor) -> Tensor:
