@@ -77,14 +77,14 @@ class GDCSIConfig(MultiRateConfig):
                 raise ValueError(
                     f"{name} does not apply: it goes with {' or '.join(sorted(HOMES[home] for home in homes))}"
                 )
-        if self.effort and not self.searchable:
-            raise ValueError(f"effort {self.effort} must be 0: the UE cannot foresee what is made of its payload")
         if self.backbone == "unet":
             self._fits_unet()
         elif self.encoder == "profile":
             self._fits_profile()
         else:
             self._fits_dense()
+        if self.effort and not self.searchable:
+            raise ValueError(f"effort {self.effort} must be 0: the UE cannot foresee what is made of its payload")
         return self
 
     def _fits_unet(self) -> None:
