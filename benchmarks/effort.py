@@ -30,7 +30,7 @@ SAMPLES = 1000  # of the test split
 
 
 def measure(stores: dict[str, Store], samples: int) -> dict[str, Any]:
-    """NMSE [dB] and samples a second of the sender at each effort, and of the receiver, by data set and model.
+    """Measure NMSE [dB] and samples a second of the sender at each effort, and of the receiver, by data set and model.
 
     :param stores: by data set, as in the models' names
     :param samples: of the test split, the first so many
@@ -62,7 +62,7 @@ def measure(stores: dict[str, Store], samples: int) -> dict[str, Any]:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table of the README."""
+    """Write the table of the README."""
     efforts = range(max(len(row["efforts"]) for row in results["rows"]))
     head = " | ".join(f"effort {effort} [dB] | samples/s" for effort in efforts)
     lines = [f"| model | {head} | decoded, samples/s |", "|---|" + "---:|" * (2 * len(efforts) + 1)]

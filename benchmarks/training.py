@@ -36,7 +36,7 @@ SAMPLES = 1024  # kept, of which batches are made
 
 
 def measure(seconds: float, changes: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Steps, samples and floating point operations a second of each recipe, and samples over those of :data:`REFERENCE`.
+    """Measure steps, samples and floating point operations a second of each recipe, and samples over those of :data:`REFERENCE`.
 
     :param seconds: least time that each is measured for
     :param changes: to all recipes, by dotted key
@@ -58,7 +58,7 @@ def measure(seconds: float, changes: dict[str, Any] | None = None) -> dict[str, 
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table of the README."""
+    """Write the table of the README."""
     lines = [
         "| training step of | batch | steps/s | samples/s | GFLOP a sample | GFLOP/s | times the U-Net's samples/s |",
         "|---|---:|---:|---:|---:|---:|---:|",

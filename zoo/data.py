@@ -54,7 +54,7 @@ class Dataset:
 
 
 def scenario_label(recipe: Mapping[str, Any]) -> str:
-    """The data set's part of a model's name: the scenario of its recipe, and ``indoor`` where that has two environments."""
+    """Name the data set as models' names do: the scenario of its recipe, and ``indoor`` where that has two environments."""
     indoor = recipe.get("scenario") == "cost2100" and recipe.get("environment") == "indoor"
     return f"{recipe.get('scenario')}{'indoor' * indoor}"
 
@@ -210,7 +210,7 @@ class Source(Protocol):
         """Note something of every sample that is kept, once; where none are kept, nothing is done."""
 
     def notes(self, step: int, size: int) -> dict[str, Tensor] | None:
-        """What was noted of the samples of a step's batch, rows as in the batch; None where none are kept."""
+        """Hand out what was noted of the samples of a step's batch, rows as in the batch; None where none are kept."""
 
     def once(self, samples: int) -> Iterator[Batch]:
         """The first training samples, or all where there are fewer, each once, piece by piece."""
@@ -239,11 +239,11 @@ class Repeated:
     @property
     @abstractmethod
     def kept(self) -> int:
-        """How many samples there are."""
+        """Count the samples."""
 
     @abstractmethod
     def pick(self, rows: Tensor | slice) -> Batch:
-        """Some of the samples."""
+        """Take some of the samples."""
 
     def batches(self, start: int, size: int) -> Iterator[Batch]:
         if size > self.kept:

@@ -29,7 +29,7 @@ def local_device(device: str) -> str:
 
 @functools.cache
 def half_is_faster(gain: float = 1.3) -> bool:
-    """Whether this CPU multiplies matrices that much faster in bfloat16 than in single precision, tried for a moment.
+    """Try for a moment whether this CPU multiplies matrices that much faster in bfloat16 than in single precision.
 
     What a processor says of itself does not tell: some have the instructions and are slower by them.
     """

@@ -208,16 +208,16 @@ class Codec(Model[C]):
 
     @property
     def efforts(self) -> int:
-        """How many levels of effort the UE has: with 1, payloads are as :meth:`codes` makes them."""
+        """Count the levels of effort that the UE has: with 1, payloads are as :meth:`codes` makes them."""
         return 1
 
     @property
     def default_effort(self) -> int:
-        """The level that is meant where none is given."""
+        """Give the level that is meant where none is given."""
         return 0
 
     def searched_codes(self, x: Tensor, effort: int) -> Tensor:
-        """Codes that the UE has looked for through the decoder, whose error is at most that of :meth:`codes`.
+        """Look for codes through the decoder, whose error is at most that of :meth:`codes`.
 
         :param effort: 1 ... :attr:`efforts` - 1
         """
@@ -337,7 +337,7 @@ class Network(Model[M]):
 
     @classmethod
     def first_of(cls, fields: Mapping[str, Any]) -> str | None:
-        """Architecture that is trained or fitted first, and whose weights training starts from; None where there is none.
+        """Name the architecture that is trained or fitted first, and whose weights training starts from; None where there is none.
 
         :param fields: of the recipe's codec
         """
@@ -379,7 +379,7 @@ class Network(Model[M]):
         return {}
 
     def observe(self, x: Tensor, start: int) -> dict[str, Tensor]:
-        """What the loss needs of samples beside themselves and no step changes, each with n rows: {} where it needs nothing.
+        """Note what the loss needs of samples beside themselves and no step changes, each with n rows: {} where it needs nothing.
 
         :param x: complex [n, angle, delay]
         :param start: number of the first of them

@@ -72,7 +72,7 @@ class Codebooks(nn.Module):
         self.latest: Tensor | None = None  # latents of the last batch that was trained on
 
     def distances(self, latents: Tensor) -> Tensor:
-        """Squared distance of latents [n, code, size] to every word, but for a latent's own square: [n, code, word]."""
+        """Measure squared distances of latents [n, code, size] to every word, but for a latent's own square: [n, code, word]."""
         words = self.words.float()
         with torch.autocast(latents.device.type, enabled=False):  # half precision would take neighbours for the nearest
             products = torch.bmm(latents.float().transpose(0, 1), words.transpose(1, 2)).transpose(0, 1)
@@ -80,11 +80,11 @@ class Codebooks(nn.Module):
         return far.masked_fill(self.absent, torch.inf)
 
     def codes(self, latents: Tensor) -> Tensor:
-        """Index of the nearest word of each latent: [n, code, size] to int64 [n, code]."""
+        """Find the nearest word of each latent: [n, code, size] to int64 [n, code]."""
         return self.distances(latents).argmin(2)
 
     def forward(self, codes: Tensor) -> Tensor:
-        """The words themselves: int64 [n, code] to [n, code, size]."""
+        """Look words up: int64 [n, code] to [n, code, size]."""
         return self.words[torch.arange(len(self.widths), device=codes.device), codes]
 
     def quantise(self, latents: Tensor) -> tuple[Tensor, Tensor]:

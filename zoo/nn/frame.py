@@ -39,7 +39,7 @@ class Frame(nn.Module):
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Bits of the fields, in order."""
+        """State the bits of the fields, in order."""
         return frame_widths(self.delays, self.align, self.energy_bits)
 
     def prepare(self, x: Tensor) -> None:
@@ -60,7 +60,7 @@ class Frame(nn.Module):
         return torch.stack(columns, 1) if columns else torch.zeros(len(x), 0, dtype=torch.int64, device=x.device)
 
     def read(self, codes: Tensor) -> Framing:
-        """What codes of :meth:`codes` stand for."""
+        """Read what codes of :meth:`codes` stand for."""
         place = codes[:, 0] if self.align else None
         if not self.energy_bits:
             return Framing(place, None)
@@ -86,7 +86,7 @@ class Frame(nn.Module):
 
 
 def frame_widths(delays: int, align: bool, energy_bits: int) -> tuple[int, ...]:
-    """Bits of the fields of a frame, in order."""
+    """State the bits of the fields of a frame, in order."""
     return (*(((delays - 1).bit_length(),) if align else ()), *((energy_bits,) if energy_bits else ()))
 
 

@@ -29,7 +29,7 @@ class Backbone(nn.Module):
 
     @abstractmethod
     def widths(self, rate: int) -> tuple[int, ...]:
-        """Bits of each code of a rate's payload, in order."""
+        """State the bits of each code of a rate's payload, in order."""
 
     @abstractmethod
     def codes(self, x: Tensor, rate: int) -> Tensor:
@@ -37,7 +37,7 @@ class Backbone(nn.Module):
 
     @abstractmethod
     def context(self, codes: Tensor, y: Tensor | None, rate: int) -> Any:
-        """What the denoiser is conditioned on: tensors of n rows each.
+        """Make what the denoiser is conditioned on: tensors of n rows each.
 
         :param codes: int64 [n, len(widths)]
         :param y: image of the side information, where there is any
@@ -51,7 +51,7 @@ class Backbone(nn.Module):
         """
 
     def hidden(self, image: Tensor, context: Any) -> Tensor:
-        """The denoiser's z_0 of an image."""
+        """Turn an image into the denoiser's z_0."""
         return image
 
     def image(self, z: Tensor, context: Any) -> Tensor:
@@ -60,7 +60,7 @@ class Backbone(nn.Module):
 
     @abstractmethod
     def quantise(self, x: Tensor, y: Tensor | None, seen: Mapping[str, Tensor]) -> tuple[Any, Tensor, Tensor]:
-        """Context as training sees it, with gradients to the encoder, where it has any. Each rate gets its share of the samples.
+        """Make the context as training sees it, with gradients to the encoder, where it has any. Each rate gets its share of the samples.
 
         :param x: images
         :param seen: what :meth:`observe` says of the very samples
@@ -68,7 +68,7 @@ class Backbone(nn.Module):
         """
 
     def observe(self, x: Tensor, start: int) -> dict[str, Tensor]:
-        """What training needs of samples and no step changes: tensors of n rows each, computed once.
+        """Note what training needs of samples and no step changes: tensors of n rows each, computed once.
 
         :param x: images
         :param start: number of the first of them
@@ -76,14 +76,14 @@ class Backbone(nn.Module):
         return {}
 
     def allowed(self, phase: Tensor) -> Tensor:
-        """Phases [n] that training may turn samples by, from random ones."""
+        """Round random phases [n] to those that training may turn samples by."""
         return phase
 
     def tend(self, generator: torch.Generator) -> None:
         """Mend what gradients do not reach, now and then in training."""
 
     def search(self, x: Tensor, rate: int, effort: int, decode: Callable[[Any, int], Tensor]) -> Tensor:
-        """Codes whose decoded image is nearer to x than that of :meth:`codes`, or as near: int64 [n, len(widths)].
+        """Look for codes whose decoded image is nearer to x than that of :meth:`codes`, or as near: int64 [n, len(widths)].
 
         :param effort: 1 and up: how long to look
         :param decode: context of n samples, and n, to images
@@ -92,10 +92,10 @@ class Backbone(nn.Module):
 
     @abstractmethod
     def weights_of(self, rate: int) -> dict[str, Tensor]:
-        """State of the networks of one rate alone."""
+        """Give the state of the networks of one rate alone."""
 
 
 def turned(image: Tensor, phase: Tensor) -> Tensor:
-    """Images [n, 2, angle, delay] times exp(j phase), [n]."""
+    """Multiply images [n, 2, angle, delay] by exp(j phase), [n]."""
     cos, sin = (part[:, None, None] for part in (phase.cos(), phase.sin()))
     return torch.stack((image[:, 0] * cos - image[:, 1] * sin, image[:, 0] * sin + image[:, 1] * cos), 1)

@@ -31,7 +31,7 @@ EFFORTS = 3  # of a UE that may search: none, some, more
 
 
 def backbone(config: GDCSIConfig) -> Backbone:
-    """The networks that a config asks for."""
+    """Build the networks that a config asks for."""
     if config.backbone == "unet":
         return UNetBackbone(config)
     return ProfileBackbone(config) if config.encoder == "profile" else DenseBackbone(config)
@@ -96,7 +96,7 @@ class GDCSI(MultiRate[GDCSIConfig], NetworkCodec[GDCSIConfig]):
         return self.from_image(self.decode(context, len(codes)))
 
     def decode(self, context: Any, n: int) -> Tensor:
-        """The backward process, eq. (6), from z_T = 0: images [n, 2, angle, delay]."""
+        """Run the backward process, eq. (6), from z_T = 0: images [n, 2, angle, delay]."""
 
         def denoise(z: Tensor, t: int) -> Tensor:
             return self.net.denoise(z, context, z.new_full((n,), t / self.config.steps))
@@ -147,7 +147,7 @@ class GDCSI(MultiRate[GDCSIConfig], NetworkCodec[GDCSIConfig]):
 
 
 def _mean_of_rates(error: Tensor, number: Tensor, rates: int) -> Tensor:
-    """Mean error over the rates, each over its own size, so that the finest count like the coarsest; its value is the mean error.
+    """Average errors over the rates, each over its own size, so that the finest counts like the coarsest; the value is the mean error.
 
     :param error: [n]
     :param number: which of the rates each sample has, [n]

@@ -116,15 +116,15 @@ class GDCSIConfig(MultiRateConfig):
 
     @property
     def positions(self) -> int:
-        """Codes of the U-Net's payload."""
+        """Count the codes of the U-Net's payload."""
         return self.angles // 4 * (self.delays // 4)
 
     @property
     def frame_bits(self) -> int:
-        """Bits of a dense codebook's payload for place and energy."""
+        """Count the bits of a dense codebook's payload for place and energy."""
         return sum(frame_widths(self.delays, self.align, self.energy_bits))
 
     @property
     def searchable(self) -> bool:
-        """Whether the UE has all that its payload's worth depends on."""
+        """Tell whether the UE has all that its payload's worth depends on."""
         return self.backbone == "dense" and self.target == "x" and not self.side_information
