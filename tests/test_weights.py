@@ -200,19 +200,35 @@ def test_better_codecs_are_better() -> None:
     assert level["klt-grid-cdl-128b"] < -9.02  # GD-CSI's published figure at this rate
 
 
-def test_on_cost2100_the_support_is_worth_its_bits() -> None:
-    """What the README says of the profile code: below every other model there by 3 dB from 128 bits on, and below the Gaussian limit."""
+def test_gd_csi_is_where_the_readme_puts_it_on_cdl() -> None:
+    """Some four decibels past the published figure at 128 bits, behind the code that is told the law, better with every bit."""
+    level = {
+        rate: found["side_information"][1]["nmse_db"]
+        for rate in RATES["gd-csi"]
+        if (found := results.read(registry.WEIGHTS / f"gd-csi-cdl-{rate}b")) is not None
+    }
+    assert level[128] < -9.02 - 3.5
+    assert list(level.values()) == sorted(level.values(), reverse=True)
+    for rate, nmse_db in level.items():
+        grid = results.read(registry.WEIGHTS / f"klt-grid-cdl-{rate}b")
+        assert grid is not None
+        assert grid["side_information"][1]["nmse_db"] < nmse_db
+
+
+@pytest.mark.parametrize("scenario", ["cost2100", "inh"])
+def test_where_the_support_wanders_it_is_worth_its_bits(scenario: str) -> None:
+    """profile-code is below all but gd-csi by 3 dB from 128 bits on, gd-csi behind its payload below it."""
     level = {
         (registry.family_of(result["model"]), models.column(result["bits"])): result["side_information"][0]["nmse_db"]
-        for result in released("cost2100", symbols=False)
+        for result in released(scenario, symbols=False)
     }
-    rows = {row["name"]: row for row in plot.read_limits(results_file("limits", "cost2100"))["rows"]}
+    limits = {row["name"]: row for row in plot.read_limits(results_file("limits", scenario))["rows"]}
     for rate in (128, 192, 256, 320):
-        others = [nmse_db for (family, bits), nmse_db in level.items() if bits == rate and family != "profile-code"]
+        ours = ("profile-code", "gd-csi")
+        others = [nmse_db for (family, bits), nmse_db in level.items() if bits == rate and family not in ours]
         assert level["profile-code", rate] < min(others) - 3
-        gaussian, known = (rows[name] for name in ("Gaussian, no side information", "paths known"))
-        assert (
-            known["nmse_db"][known["bits"].index(rate)]
-            < level["profile-code", rate]
-            < gaussian["nmse_db"][gaussian["bits"].index(rate)]
-        )
+        assert level["gd-csi", rate] < level["profile-code", rate] - 1
+        known = {name: row["nmse_db"][row["bits"].index(rate)] for name, row in limits.items()}
+        assert level["profile-code", rate] < known["Gaussian, no side information"]
+        if scenario == "cost2100":
+            assert known["paths known"] < known["clusters known"] < level["gd-csi", rate]

@@ -251,18 +251,19 @@ def read_limits(path: Path, over: str = "bits") -> dict[str, Any]:
 
 
 def _common_data(results: Sequence[Mapping[str, Any]], limits: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
-    """The samples that all results are of; limits that say what they are of must be of the same data set."""
+    """The split that all results are of, with the fewest and the most samples; limits that say what they are of must be of the same data set."""
     if not results:
         raise ZooError("there are no results to draw; zoo eval makes them")
     first = results[0]
     for other in results[1:]:
-        if other["data"] != first["data"]:
+        if {**other["data"], "samples": 0} != {**first["data"], "samples": 0}:
             what = [
                 f"{one['model']} on {one['data']['samples']} {one['data']['split']} samples of {one['data']['name']}"
                 for one in (first, other)
             ]
             raise ZooError(f"results of different data cannot share a picture: {what[0]}, {what[1]}")
-    data: dict[str, Any] = first["data"]
+    counts = [result["data"]["samples"] for result in results]
+    data: dict[str, Any] = {**first["data"], "samples": tuple(sorted({min(counts), max(counts)}))}
     for limit in limits:
         other = limit.get("data", data)
         if other["recipe_digest"] != data["recipe_digest"]:
@@ -291,7 +292,7 @@ def _common_domain(results: Sequence[Mapping[str, Any]], beside: bool) -> str:
 
 
 def _told(data: Mapping[str, Any]) -> str:
-    count = f"{data['samples']:,}".replace(",", "\N{THIN SPACE}")
+    count = " to ".join(f"{samples:,}" for samples in data["samples"]).replace(",", "\N{THIN SPACE}")
     return f"{data['name']}, {count} {data['split']} samples"
 
 
