@@ -16,6 +16,7 @@ from zoo.errors import ZooError
 from zoo.models.base import energy
 from zoo.models.gdcsi import GDCSI
 from zoo.models.gdcsi.dense import DenseBackbone
+from zoo.models.klt import KLT
 from zoo.nn.dense import Block, Codebooks
 
 OWN: dict[str, Any] = {"target": "x", "side_information": False}
@@ -205,6 +206,16 @@ def test_a_model_that_was_loaded_in_inference_mode_searches(tmp_path: Path) -> N
     with torch.inference_mode():
         payloads = zoo.load(path).compress(spread_out(3))
     assert payloads == zoo.load(path).compress(spread_out(3))
+
+
+def test_a_card_says_whose_networks_they_are() -> None:
+    fields = [{}, {"backbone": "dense"}, {"backbone": "dense", "encoder": "profile"}]
+    paper, books, behind = (GDCSI.about(own) for own in fields)
+    assert "The paper's own networks" in paper
+    assert "not its networks" in books
+    assert "trained codebooks" in books
+    assert "classical profile-code" in behind
+    assert KLT.about({}).startswith("KLT: the classical reference.")
 
 
 # training --------------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,9 @@ from typing import Any
 
 from zoo import plot
 from zoo.publication import PICTURE
+from zoo.registry import architecture
 from zoo.results import domain
+from zoo.results import effort as effort_of
 
 LICENCE = "apache-2.0"  # of the weights, as of the code
 CITATION = """\
@@ -65,6 +67,7 @@ def card(family: str, repo: str, entries: Sequence[Entry], data_manifests: Mappi
         f"---\n{metadata}\n---\n", f"# {family}\n",
         f"CSI feedback for FDD massive MIMO in {sort[1]}: {count}, made and measured by `csi-feedback-zoo`. "
         "Each folder is a model; `manifest.json` has the SHA-256 of every file.\n",
+        _about(entries[0]),
         "## What they are worth\n", _table(entries), f"\n![NMSE]({PICTURE})\n", _measured(entries),
         "## How to load\n", _loading(repo, entries[0]),
         "## How they were trained\n", _training(entries),
@@ -143,11 +146,18 @@ def _rate_rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
     return [
         {
             "model": f"`{entry.name}`", "bits": str(entry.results["bits"]), "bytes": str(entry.results["payload_bytes"]),
-            "parameters": str(entry.results["parameters"]),
+            "parameters": str(entry.results["parameters"]), **_speed(entry),
             **{f"NMSE [dB], {_quality(level)}": f"{level['nmse_db']:.2f}" for level in entry.results["side_information"]},
         }
         for entry in entries
     ]  # fmt: skip
+
+
+def _speed(entry: Entry) -> dict[str, str]:
+    """Samples a second of both ends, as they were measured."""
+    found = entry.results.get("throughput", {})
+    sides = {"compress": "sent, samples/s", "decompress": "decoded, samples/s"}
+    return {head: f"{found[key]:.0f}" for side, head in sides.items() if (key := f"{side}_samples_per_second") in found}
 
 
 def _link_rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
@@ -165,6 +175,17 @@ def _link_rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
     return list(rows.values())
 
 
+def _about(entry: Entry) -> str:
+    """Say what the models are, and what the phone does beside the network."""
+    kind, effort = architecture(entry.config["architecture"]), effort_of(entry.results)
+    searched = (
+        f" Figures are at effort {effort}: the phone looks for a better payload of the same length through the decoder."
+        if effort
+        else ""
+    )
+    return f"{kind.about(entry.config['codec'])}{searched}\n"
+
+
 def _measured(entries: Sequence[Entry]) -> str:
     data = entries[0].results["data"]
     return (
@@ -180,7 +201,7 @@ def _loading(repo: str, entry: Entry) -> str:
         "z = model.decode(received, snr_db=5)  # s as the link left it"
         if entry.symbols
         else "payloads = model.compress(x)  # x complex [n, angle, delay]: one bytes object a sample\n"
-        "z = model.decompress(payloads, side_information=y)"
+        f"z = model.decompress(payloads{', side_information=y' * bool(entry.results.get('decoder_has_y'))})"
     )
     return (
         "```python\nimport zoo  # the package csi-feedback-zoo\n\n"

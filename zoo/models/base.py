@@ -3,6 +3,7 @@ base station. :mod:`zoo.models.jscc` has the models that send symbols instead.""
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
@@ -104,6 +105,14 @@ class Model(nn.Module, Generic[M]):
 
         :param fields: of the config, where they differ from its defaults
         """
+
+    @classmethod
+    def about(cls, fields: Mapping[str, Any]) -> str:
+        """Say in a sentence or two what a model of this sort is, for its card.
+
+        :param fields: of the config
+        """
+        return (sys.modules[cls.__module__].__doc__ or "").partition("\n")[0]
 
     def singles(self) -> Sequence[Model[M]]:
         """The models that this one is shipped as: itself, unless it stands for several."""

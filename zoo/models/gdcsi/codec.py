@@ -47,6 +47,20 @@ class GDCSI(MultiRate[GDCSIConfig], NetworkCodec[GDCSIConfig]):
         self.net = backbone(config)
         self.alpha_bar = cosine_alpha_bar(config.steps)
 
+    @classmethod
+    def about(cls, fields: Mapping[str, Any]) -> str:
+        paper = "GD-CSI: a payload of fixed length at the phone, conditional denoising at the base station (H. Kim et al.). "
+        if fields.get("backbone", "unet") == "unet":
+            return paper + "The paper's own networks: a codebook by position, a U-Net as the denoiser."
+        kept = "The paper's algorithm and sampler, but not its networks: dense layers over the whole sample, which a CPU core trains. "
+        if fields.get("encoder") == "profile":
+            return (
+                paper
+                + kept
+                + "The payload is that of the classical profile-code; the denoiser starts from its estimate."
+            )
+        return paper + kept + "Codes are words of trained codebooks, one a code."
+
     def prepare(self, x: Tensor) -> None:
         super().prepare(x)
         self.scale.copy_(torch.exp2(self.scale.log2().ceil()))  # a power of two: dividing by it is exact
