@@ -5,7 +5,6 @@
 # Stores go to stores/, runs to runs/, models to zoo/weights/. A run that is stopped goes on when the script is given again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-mkdir -p stores
 
 train() {  # name of the run, recipe, options
   local run=runs/$1 recipe=$2
@@ -14,7 +13,16 @@ train() {  # name of the run, recipe, options
 }
 
 [ $# -gt 0 ] || set -- cdl cost2100 inh
-mkdir -p runs
+for set; do
+  case $set in
+    cdl | cost2100 | inh) ;;
+    *)
+      echo "unknown data set $set; there are cdl, cost2100 and inh" >&2
+      exit 2
+      ;;
+  esac
+done
+mkdir -p runs stores
 for set; do
   case $set in
     cdl)  # learnt codebooks: the five rates share encoder and denoiser; hardly any energy lies behind the first 16 delays
@@ -33,13 +41,9 @@ for set; do
     inh)  # likewise, in the office
       [ -d stores/inh.zarr ] || datagen inh --out stores/inh.zarr
       echo 'scenario = "inh"' > runs/inh.toml
-      train gd-csi-inh gd-csi-profile --simulate-recipe runs/inh.toml --set training.samples=200000 --set training.steps=6000
+      train gd-csi-inh gd-csi-profile --simulate-recipe runs/inh.toml --set training.samples=200000 --set training.steps=8000
       zoo release runs/gd-csi-inh/models/*b --data stores/inh.zarr --samples 10000 --into zoo/weights
       python benchmarks/models.py --scenario inh --readme README.md --picture benchmarks/results/rd-inh.png
-      ;;
-    *)
-      echo "unknown data set $set; there are cdl, cost2100 and inh" >&2
-      exit 2
       ;;
   esac
 done
