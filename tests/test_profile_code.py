@@ -320,7 +320,7 @@ def test_rates_are_codes_of_their_own(code: ProfileCode) -> None:
 
 
 def test_profiles_need_samples() -> None:
-    with pytest.raises(ZooError, match="4 profiles take at least 16 samples; there are 10"):
+    with pytest.raises(ZooError, match="4 profiles take at least 16 samples with energy; there are 10"):
         ProfileCode.fit(wandering(10), ProfileCodeConfig(angles=8, delays=16, profiles=4, shifts=7))
 
 

@@ -183,7 +183,7 @@ def _about(entry: Entry) -> str:
         if effort
         else ""
     )
-    return f"{kind.about(entry.config['codec'])}{searched}\n"
+    return f"{kind.about(entry.config.get('codec', {}))}{searched}\n"
 
 
 def _measured(entries: Sequence[Entry]) -> str:
