@@ -41,9 +41,13 @@ SAVE_SECONDS = 45.0  # of training that a cut may cost
 SPEED_SECONDS, BENCH_SECONDS = 4.0, 1.0  # least time of each measurement
 DTYPES = ("float32", "bfloat16")  # of the weights where throughput is measured
 REHEARSED = 64  # samples of what a rehearsal measures
-SMALL: tuple[dict[str, Any], ...] = (  # of a rehearsal: those of which a network has all fields
+DENSE: dict[str, Any] = {
+    "width": 4,
+    "hidden": 4,
+    "decoder_blocks": 1,
+}  # of a rehearsal, where networks are of dense layers
+SMALL: tuple[dict[str, Any], ...] = (  # likewise of others: those of which a network has all fields
     {"width": 4, "multipliers": (1, 2), "kernel": 3, "norm": "channel"},
-    {"hidden": 4, "encoder_blocks": 1, "decoder_blocks": 1},
     {"encoder": ((2, 3), (4, 3), (2, 3)), "decoder": ((4, 3), (2, 3)), "blocks": 1},
 )
 SHORT: dict[str, Any] = {
@@ -173,8 +177,10 @@ class Session:
         if any((event.get("facts") or {}).get("compile_error") for event in self.log.events):
             changes["training.compile"] = False
         if self.rehearse:
-            fields = registry.architecture(job.resolved().architecture).Config.model_fields
-            sizes = [size for size in SMALL if size.keys() <= fields.keys()]
+            recipe = job.resolved()
+            fields = registry.architecture(recipe.architecture).Config.model_fields
+            dense = recipe.codec.get("backbone") == "dense"
+            sizes = [DENSE] if dense else [size for size in SMALL if size.keys() <= fields.keys()]
             changes |= SHORT | {f"codec.{name}": value for size in sizes for name, value in size.items()}
         return job.resolved(changes)
 
