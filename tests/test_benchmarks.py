@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-from benchmarks import ablation, jscc, models, tables
+from benchmarks import ablation, effort, jscc, models, tables, training
 from benchmarks.released import missing, released, remark
-from datagen import generate
+from datagen import COST2100Recipe, generate
 from scripts import plan
 from tests.conftest import Cli, assert_one_line_error, small_recipe
 from zoo import limits, registry
@@ -245,3 +246,27 @@ def test_readme_has_the_ablation_as_measured(file: Path) -> None:
         codec = json.loads(json.dumps(ablation.recipe(name, results["training"]["steps"], {}).codec))
         assert [int(rate) for rate in row["rates"]] == (codec.pop("rates", None) or [codec["rate"]])
         assert codec.items() <= row["config"].items()
+
+
+@pytest.mark.parametrize("benchmark", [effort, training])
+def test_readme_has_the_tables_as_measured(benchmark: ModuleType) -> None:
+    results = json.loads((tables.RESULTS / f"{benchmark.__name__.rpartition('.')[2]}.json").read_text())
+    assert benchmark.markdown(results) in (Path(models.__file__).parent.parent / "README.md").read_text()
+
+
+def test_effort_is_measured_by_payloads(tmp_path: Path) -> None:
+    recipe = COST2100Recipe(train=0, val=0, test=4)
+    store = Store(generate(recipe, tmp_path / "store.zarr", shard_samples=256).path)
+    rows = effort.measure({"cost2100": store}, 4)["rows"]
+    assert [row["bits"] for row in rows] == [64, 128, 192, 256, 320]
+    for row in rows:
+        none, some, more = (one["nmse_db"] for one in row["efforts"])
+        assert more <= some + 1e-6
+        assert some < none
+
+
+def test_training_is_timed_beside_the_u_net() -> None:
+    changes = {"training.batch": 5, "codec.width": 8}
+    rows = training.measure(0.0, changes)["rows"]
+    assert rows[training.REFERENCE]["times_reference"] == 1
+    assert all(row["batch"] == 5 and row["gflops"] > 0 for row in rows.values())

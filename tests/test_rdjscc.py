@@ -562,7 +562,10 @@ def test_each_sample_is_refined_or_not_by_itself() -> None:
     sent, snr = model.encode(samples(4), 5), torch.tensor([-3.0, 3.0, -6.0, 6.0])
     assert model.worth_refining(sent, snr).tolist() == [False, True, False, True]
     mixed = model.decode(sent, snr, "auto")
-    for refined, steps in ((slice(1, None, 2), None), (slice(0, None, 2), 0)):  # some processors round by the samples beside
+    for refined, steps in (
+        (slice(1, None, 2), None),
+        (slice(0, None, 2), 0),
+    ):  # some processors round by the samples beside
         torch.testing.assert_close(mixed[refined], model.decode(sent, snr, steps)[refined], rtol=1e-4, atol=1e-6)
     assert isinstance(model.worth_refining(sent.numpy(), 5), np.ndarray)
 
