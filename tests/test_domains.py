@@ -119,7 +119,7 @@ def tail_share(band: Path) -> float:
 
 def test_a_codec_that_loses_nothing_loses_the_tail(band: Path, codec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data.Store, "batches", partialmethod(data.Store.batches, size=32))
-    monkeypatch.setattr("zoo.evaluate.BATCH", 20)  # batches of 20, 12 and 18: each with its own part of the band
+    monkeypatch.setattr("zoo.models.base.BATCH", 20)  # batches of 20, 12 and 18: each with its own part of the band
     sent: list[NDArray[Any]] = []
 
     def compress(codec: CsiNet, x: NDArray[Any]) -> list[bytes]:
