@@ -122,7 +122,7 @@ def test_a_codec_that_loses_nothing_loses_the_tail(band: Path, codec: Path, monk
     monkeypatch.setattr("zoo.models.base.BATCH", 20)  # batches of 20, 12 and 18: each with its own part of the band
     sent: list[NDArray[Any]] = []
 
-    def compress(codec: CsiNet, x: NDArray[Any]) -> list[bytes]:
+    def compress(codec: CsiNet, x: NDArray[Any], effort: int) -> list[bytes]:
         sent.append(x)
         return [bytes(codec.payload_bytes)] * len(x)
 
