@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import zoo
-from tests.zoo_fixtures import NETWORKS, samples, save, untrained
+from tests.zoo_fixtures import NETWORKS, flip_a_bit, samples, save, untrained
 from zoo import registry
 from zoo.checkpoint import check, load_model
 from zoo.errors import CheckError, ZooError
@@ -158,10 +158,7 @@ def test_a_config_that_is_no_json(model: Path) -> None:
 
 
 def test_one_flipped_bit_in_the_weights(model: Path) -> None:
-    file = model / "model.safetensors"
-    raw = bytearray(file.read_bytes())
-    raw[-1] ^= 1
-    file.write_bytes(raw)
+    flip_a_bit(model / "model.safetensors")
     with pytest.raises(ZooError, match=r"model\.safetensors was changed: its SHA-256 is not the one on record"):
         zoo.load(model)
 

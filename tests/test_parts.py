@@ -17,7 +17,7 @@ import zoo
 from datagen import generate
 from tests.conftest import Cli, assert_one_line_error, small_recipe
 from tests.hub_server import HubServer
-from tests.zoo_fixtures import measured, samples, save, untrained
+from tests.zoo_fixtures import flip_a_bit, measured, samples, save, untrained
 from zoo import config, parts, publication, registry, results
 from zoo.checkpoint import check, load_model, write_weights
 from zoo.errors import ZooError
@@ -161,9 +161,7 @@ def test_weights_that_a_file_has_no_room_for(whole: Path, tmp_path: Path, monkey
 
 def test_one_flipped_bit_in_a_part(mine: Path, zoo_cli: Cli) -> None:
     [part] = mine.glob("*.safetensors")
-    raw = bytearray(part.read_bytes())
-    raw[-1] ^= 1
-    part.write_bytes(raw)
+    flip_a_bit(part)
     with pytest.raises(ZooError, match=rf"{part.name} was changed: its SHA-256 is not the one on record"):
         zoo.load(mine / NAMES[0])
     told = zoo_cli("check", *(mine / name for name in NAMES))
@@ -171,7 +169,7 @@ def test_one_flipped_bit_in_a_part(mine: Path, zoo_cli: Cli) -> None:
     (mine / "index.json").unlink()
     with pytest.raises(ZooError, match=rf"{part.name} was changed"):
         zoo.load(mine / NAMES[0])
-    (mine / NAMES[0] / part.name).write_bytes(raw)  # nor in the model's directory
+    (mine / NAMES[0] / part.name).write_bytes(part.read_bytes())  # nor in the model's directory
     with pytest.raises(ZooError, match=rf"{NAMES[0]}/{part.name} was changed"):
         zoo.load(mine / NAMES[0])
 

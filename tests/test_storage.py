@@ -20,7 +20,7 @@ from datagen import generate
 from tests.conftest import Cli, assert_one_line_error, small_recipe
 from tests.hub_server import HubServer
 from tests.test_parts import RATES, network, same
-from tests.zoo_fixtures import measured, samples, save, untrained
+from tests.zoo_fixtures import flip_a_bit, measured, samples, save, untrained
 from zoo import parts, registry, release, results, storage
 from zoo.checkpoint import check, load_model, read_weights, save_model
 from zoo.errors import ZooError
@@ -202,10 +202,7 @@ def test_the_command_line_tells_of_it(model: Path, zoo_cli: Cli) -> None:
 
 
 def test_one_flipped_bit(model: Path) -> None:
-    file = model / "model.safetensors"
-    raw = bytearray(file.read_bytes())
-    raw[-1] ^= 1
-    file.write_bytes(raw)
+    flip_a_bit(model / "model.safetensors")
     with pytest.raises(ZooError, match=r"model\.safetensors was changed: its SHA-256 is not the one on record"):
         zoo.load(model)
 

@@ -49,6 +49,13 @@ def save(path: Path, codec: NetworkCodec[Any], dtype: str = "float32", architect
     return path
 
 
+def flip_a_bit(file: Path) -> None:
+    """Damage the end of a file by one bit."""
+    raw = bytearray(file.read_bytes())
+    raw[-1] ^= 1
+    file.write_bytes(raw)
+
+
 def measured(path: Path, nmse_db: float = -5.0) -> Path:
     """Write results beside a codec, as an evaluation would of these weights."""
     levels = [{"snr_db": snr, "nmse": 10 ** (nmse_db / 10), "nmse_db": nmse_db} for snr in (None, 30.0)]

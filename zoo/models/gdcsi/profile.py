@@ -1,9 +1,9 @@
-"""GD-CSI's denoiser behind the payload of profile-code: never worse than the classical code that it starts from.
+"""GD-CSI's denoiser behind the payload of profile-code: training starts as the classical code.
 
     x -- profile-code --> payload --> estimate x_c, step width, power that the profile gives each cell, all over the width, aligned
     -- linear -- [w] (+) linear(z_t), time -- blocks -- linear --> z_0 = (x^ - x_c) / width
 
-The last layer starts at zero, so that training starts at the classical code. Step and powers tell the rate: one denoiser serves all.
+The last layer starts at zero: what is decoded is the classical estimate then. Step and powers tell the rate: one denoiser serves all.
 """
 
 from __future__ import annotations
@@ -111,8 +111,8 @@ class ProfileBackbone(Backbone):
 
         Which integers, the gradient of the error behind the denoiser tells: those whose step towards less error promises most.
         """
-        code = self._at(rate)
-        plain = code.parse(code.codes(_complex(x)))
+        code, csi = self._at(rate), _complex(x)
+        plain = code.parse(code.codes(csi))
 
         def error(sent: Sent) -> Tensor:
             return energy(decode(self._told(code.picture(sent), x.device), len(x)) - x)
@@ -121,7 +121,7 @@ class ProfileBackbone(Backbone):
         for how in EFFORTS[:effort]:  # each from the start, so that more effort is never worse
             found = Sent.joined([plain])
             lowest = error(found)
-            for tried in code.candidates(_complex(x), [one for one in how.attempts if one[0] < code.config.profiles]):
+            for tried in code.candidates(csi, [one for one in how.attempts if one[0] < code.config.profiles]):
                 lowest = _better(found, lowest, tried, error(tried))
             for _ in range(how.rounds):
                 cells, signs = self._promising(found, x, code, decode, how.moves)
@@ -137,7 +137,7 @@ class ProfileBackbone(Backbone):
     def _promising(
         self, sent: Sent, x: Tensor, code: ProfileCode, decode: Callable[[Any, int], Tensor], count: int
     ) -> tuple[Tensor, Tensor]:
-        """Places of integers, and the direction of their steps, that promise to lower the error most: [n, count] each, the best first."""
+        """Find integers, and the direction of their steps, that promise to lower the error most: [n, count] each, the best first."""
         picture = code.picture(sent)
         with torch.inference_mode(False), torch.enable_grad():
             image = picture.image.clone().requires_grad_()
@@ -152,7 +152,7 @@ class ProfileBackbone(Backbone):
     # training ------------------------------------------------------------------------------------------------------------
 
     def observe(self, x: Tensor, start: int) -> dict[str, Tensor]:
-        """Payloads of samples, each of one of the rates in turn, by the encoder's first attempt."""
+        """Code samples, each at one of the rates in turn, by the encoder's first attempt."""
         shared = self.config.shared
         number = (torch.arange(len(x)) + start) % len(shared)
         seen: dict[str, Tensor] = {"number": number.to(torch.int8)}
