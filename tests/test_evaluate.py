@@ -107,7 +107,7 @@ def test_a_sender_may_make_an_effort(store: data.Store, tmp_path: Path, monkeypa
     evaluate(eager, store, "val", 3)
     assert asked == [2, 2]  # a sample to get ready, and the three
     store.read = None  # type: ignore[assignment, method-assign]  # refused before any work
-    with pytest.raises(ZooError, match="effort 3 is not one of this codec's: 0, 1, 2"):
+    with pytest.raises(ZooError, match="effort 3 is not one of this model's: 0, 1, 2"):
         evaluate(lazy, store, "val", effort=3)
 
 

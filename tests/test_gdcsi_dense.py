@@ -190,7 +190,7 @@ def test_effort_is_the_configs_unless_it_is_given() -> None:
     ("fields", "effort", "levels"), [({}, 1, "0"), (FRAMED, 3, "0, 1, 2"), (FRAMED, -1, "0, 1, 2")]
 )
 def test_an_effort_that_a_codec_does_not_have_is_refused(fields: dict[str, Any], effort: int, levels: str) -> None:
-    with pytest.raises(ZooError, match=f"effort {effort} is not one of this codec's: {levels}"):
+    with pytest.raises(ZooError, match=f"effort {effort} is not one of this model's: {levels}"):
         dense(**fields).compress(samples(2), effort=effort)
 
 

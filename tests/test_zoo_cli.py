@@ -291,7 +291,7 @@ def test_the_phone_may_make_an_effort(zoo_cli: Cli, small_store: Store, tmp_path
     assert json.loads(zoo_cli("info", name, "--json").stdout)["efforts"] == [0, 1, 2]
     assert "efforts           [0, 1, 2]" in zoo_cli("info", name).stdout
     (tmp_path / "p").unlink()
-    words = "effort 3 is not one of this codec's: 0, 1, 2"
+    words = "effort 3 is not one of this model's: 0, 1, 2"
     assert_one_line_error(zoo_cli("compress", name, "absent.npy", "p", "--effort", "3"), 2, words)
     assert_one_line_error(zoo_cli("eval", name, *of_val, "--effort", "3"), 2, words)
     assert not (tmp_path / "p").exists()
@@ -394,9 +394,9 @@ BAD = [
         "x is complex64 [10, 32, 16]; this codec takes complex [n, 32 angles, 32 delays]",
     ),
     (("compress", "MODEL", "nan.npy", "p"), "x holds values that are not finite"),
-    (("compress", "MODEL", "x.npy", "p", "--effort", "1"), "effort 1 is not one of this codec's: 0"),
+    (("compress", "MODEL", "x.npy", "p", "--effort", "1"), "effort 1 is not one of this model's: 0"),
     (("compress", "MODEL", "x.npy", "p", "--effort", "-1"), "-1 is not in the range x>=0"),
-    (("eval", "MODEL", "--data", "STORE", "--split", "val", "--effort", "1"), "effort 1 is not one of this codec's: 0"),
+    (("eval", "MODEL", "--data", "STORE", "--split", "val", "--effort", "1"), "effort 1 is not one of this model's: 0"),
     (("compress", "MODEL", "x.npy", "p", "--samples", "11"), "x.npy holds 10 samples; 11 are asked for"),
     (("compress", "MODEL", "x.npy", "no/such/p"), "there is no directory no/such"),
     (("compress", "MODEL", "x.npy", "."), "it is no plain file"),

@@ -33,6 +33,7 @@ ARCHITECTURES = {
     "adjscc": "zoo.models.adjscc:ADJSCC",
     "unet-jscc": "zoo.models.unetjscc:UNetJSCC",
     "rd-jscc": "zoo.models.rdjscc:RDJSCC",
+    "dense-jscc": "zoo.models.densejscc:DenseJSCC",
 }
 WEIGHTS = Path(__file__).parent / "weights"  # models that come with the package
 INDEX = "index.json"

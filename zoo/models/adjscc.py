@@ -226,7 +226,18 @@ class AutoencoderJSCC(NetworkJSCC[A]):
         return self.autoencoder.encoder(image * self.gain, snr_db)
 
     def coarse(self, received: Tensor, snr_db: Tensor) -> Tensor:
+        """The autoencoder's estimate, as an image; parameters as of :meth:`estimate`."""
         return self.autoencoder.decoder(self.padded(received), snr_db) / self.gain
+
+    def estimate(self, received: Tensor, snr_db: Tensor, steps: int) -> Tensor:
+        return self.refine(self.coarse(received, snr_db), steps)
+
+    def refine(self, coarse: Tensor, steps: int) -> Tensor:
+        """Refine images of :meth:`coarse`: an autoencoder alone leaves them as they are.
+
+        :param steps: in the range of :attr:`steps`
+        """
+        return coarse
 
 
 class ADJSCC(AutoencoderJSCC[AutoencoderConfig]):

@@ -114,6 +114,27 @@ class Model(nn.Module, Generic[M]):
         """
         return (sys.modules[cls.__module__].__doc__ or "").partition("\n")[0]
 
+    @property
+    def efforts(self) -> int:
+        """Count the levels of effort that the UE has: with 1, what is sent is as the encoder makes it."""
+        return 1
+
+    @property
+    def default_effort(self) -> int:
+        """Give the level that is meant where none is given."""
+        return 0
+
+    def effort_of(self, effort: int | None) -> int:
+        """The level of effort that is meant.
+
+        :param effort: :attr:`default_effort` if not given
+        :raises ZooError: this model does not have it
+        """
+        level = self.default_effort if effort is None else effort
+        if level not in range(self.efforts):
+            raise ZooError(f"effort {effort} is not one of this model's: {', '.join(map(str, range(self.efforts)))}")
+        return level
+
     def singles(self) -> Sequence[Model[M]]:
         """The models that this one is shipped as: itself, unless it stands for several."""
         return [self]
@@ -215,16 +236,6 @@ class Codec(Model[C]):
         :returns: physical values, complex [n, angle, delay]
         """
 
-    @property
-    def efforts(self) -> int:
-        """Count the levels of effort that the UE has: with 1, payloads are as :meth:`codes` makes them."""
-        return 1
-
-    @property
-    def default_effort(self) -> int:
-        """Give the level that is meant where none is given."""
-        return 0
-
     def searched_codes(self, x: Tensor, effort: int) -> Tensor:
         """Look for codes through the decoder, whose error is at most that of :meth:`codes`.
 
@@ -257,17 +268,6 @@ class Codec(Model[C]):
         z = torch.as_tensor(self.decompress(payloads, y if self.takes_y else None))
         payload = torch.frombuffer(bytearray(b"".join(payloads)), dtype=torch.uint8).view(len(x), -1)
         return {"payload": payload, "z": z}
-
-    def effort_of(self, effort: int | None) -> int:
-        """The level of effort that is meant.
-
-        :param effort: :attr:`default_effort` if not given
-        :raises ZooError: this codec does not have it
-        """
-        level = self.default_effort if effort is None else effort
-        if level not in range(self.efforts):
-            raise ZooError(f"effort {effort} is not one of this codec's: {', '.join(map(str, range(self.efforts)))}")
-        return level
 
     @torch.inference_mode()
     def compress(self, x: Csi, effort: int | None = None) -> list[bytes]:

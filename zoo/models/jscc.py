@@ -63,12 +63,12 @@ J = TypeVar("J", bound=JSCCConfig)
 
 
 class JSCC(Model[J]):
-    """A joint source-channel code. A family defines :meth:`latent`, :meth:`coarse` and, beyond an autoencoder, :meth:`refine`.
+    """A joint source-channel code. A family defines :meth:`latent` and :meth:`estimate`.
 
     Inside, symbols are real pairs [n, k, 2] and CSI is an image.
     """
 
-    steps: ClassVar[tuple[int, int]] = (0, 0)  # fewest and most refinement steps of the decoder
+    steps: tuple[int, int] = (0, 0)  # fewest and most refinement steps of the decoder
     default_steps: int = 0
 
     # what a family defines -----------------------------------------------------------------------------------------------
@@ -82,42 +82,50 @@ class JSCC(Model[J]):
         """
 
     @abstractmethod
-    def coarse(self, received: Tensor, snr_db: Tensor) -> Tensor:
+    def estimate(self, received: Tensor, snr_db: Tensor, steps: int) -> Tensor:
         """
         :param received: of one of the rates, [n, k, 2]
         :param snr_db: [n]
+        :param steps: of refinement, in the range of :attr:`steps`
         :returns: image, [n, 2, angle, delay]
         """
 
-    def refine(self, coarse: Tensor, steps: int) -> Tensor:
+    def searched(self, image: Tensor, pairs: Tensor, snr_db: Tensor, effort: int) -> Tensor:
+        """Look for symbols through the decoder, whose expected error is at most that of given ones.
+
+        :param image: of the UE's estimate, [n, 2, angle, delay]
+        :param pairs: symbols, [n, k, 2]; likewise those that are found
+        :param snr_db: [n]
+        :param effort: 1 ... :attr:`efforts` - 1
         """
-        :param coarse: image of :meth:`coarse`
-        :param steps: in the range of :attr:`steps`
-        :returns: image
-        """
-        return coarse
+        raise TypeError(f"{type(self).__name__} has no search")
 
     # what a user calls: UE -----------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def encode(self, x: Csi, snr_db: Any, k: int | None = None, bits: int | None = None) -> Any:
+    def encode(
+        self, x: Csi, snr_db: Any, k: int | None = None, bits: int | None = None, effort: int | None = None
+    ) -> Any:  # fmt: skip
         """What the UE sends.
 
         :param x: downlink CSI as the UE knows it, physical values, complex [n, angle, delay], numpy or torch on any device
         :param snr_db: of the feedback link, at each antenna of the base station: a number or [n]
         :param k: channel uses, one of the config's ``symbols``; the most if not given
         :param bits: quantise, real and imaginary parts by themselves: mu-law and uniform
+        :param effort: 0 encodes; 1 and up, below :attr:`efforts`, look for better symbols through the decoder; :attr:`default_effort` if not
+            given. What is found is meant for this very k: a first part of it is not the code of a smaller one
         :returns: symbols, complex [n, k], each row of average power one, a tensor where x is one, else numpy; with ``bits``, n payloads of
             ceil(2 k bits / 8) bytes, from which :meth:`symbols` makes them
-        :raises ZooError: wrong shape or type, values that are not finite, or a k that the model does not serve
+        :raises ZooError: wrong shape or type, values that are not finite, or a k or an effort that the model does not have
         """
-        samples, k = self._samples(x, "x"), self._served(k)
+        samples, k, tried = self._samples(x, "x"), self._served(k), self.effort_of(effort)
         snr = self._snr(snr_db, len(samples))
         parts = [torch.zeros(0, k, 2, dtype=self.scale.dtype, device=self.device)]
         for image, level in zip(samples.split(self.at_once), snr.split(self.at_once), strict=True):
             if len(image):
                 seen = self.to_image(image.to(self.device, self.complex_dtype))
-                parts.append(unit_power(_wide(self.latent(seen, level)[:, :k])))
+                pairs = unit_power(_wide(self.latent(seen, level)[:, :k]))
+                parts.append(self.searched(seen, pairs, level, tried) if tried else pairs)
         pairs = torch.cat(parts)
         if bits is not None:
             return bytes_of.pack(quantised(pairs, bits).flatten(1).cpu().numpy(), [_width(bits)] * (2 * k))
@@ -159,14 +167,13 @@ class JSCC(Model[J]):
         size = (self.config.angles, self.config.delays)
         parts = [torch.zeros(0, *size, dtype=self.complex_dtype, device=self.device)]
         for pairs, level in self._arrived(received, snr_db):
-            estimate = self.coarse(pairs, level)
             if steps == "auto":
                 chosen = self._worth(pairs, level)
-                refined = self.refine(estimate[chosen], self.default_steps)
-                estimate = self.refine(estimate, fewest).index_put((chosen,), refined)
+                refined = self.estimate(pairs[chosen], level[chosen], self.default_steps)
+                image = self.estimate(pairs, level, fewest).index_put((chosen,), refined)
             else:
-                estimate = self.refine(estimate, steps)
-            parts.append(self.from_image(estimate))
+                image = self.estimate(pairs, level, steps)
+            parts.append(self.from_image(image))
         return _as_given(torch.cat(parts), received)
 
     @torch.inference_mode()
@@ -224,8 +231,8 @@ class JSCC(Model[J]):
         return f"k{max(fields.get('symbols', cls.Config.model_fields['symbols'].default))}"
 
     def replay(self, x: Tensor, y: Tensor | None) -> dict[str, Tensor]:
-        sent = self.encode(x, TRIAL_SNR_DB)
-        payloads = self.encode(x, TRIAL_SNR_DB, bits=REPLAYED_BITS)
+        sent = self.encode(x, TRIAL_SNR_DB, effort=0)
+        payloads = self.encode(x, TRIAL_SNR_DB, bits=REPLAYED_BITS, effort=0)
         return {
             "symbols": sent.cpu(),
             "payload": torch.frombuffer(bytearray(b"".join(payloads)), dtype=torch.uint8).view(len(x), -1),
@@ -254,7 +261,7 @@ class NetworkJSCC(JSCC[J], Network[J]):
 
     def trial(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, str]:
         generator = torch.Generator(self.device).manual_seed(TRIAL_SEED)
-        sent = self.encode(x.to(self.device), TRIAL_SNR_DB)
+        sent = self.encode(x.to(self.device), TRIAL_SNR_DB, effort=0)
         received = transmit(sent, TRIAL_SNR_DB, channel=self.channel, generator=generator).symbols
         return self.decode(received, TRIAL_SNR_DB), f"{self.config.longest} symbols, {TRIAL_SNR_DB:g} dB"
 

@@ -60,7 +60,7 @@ class KLTJSCC(JSCC[KLTJSCCConfig], Fitted[KLTJSCCConfig]):
         components = torch.complex(image[:, 0], image[:, 1]).flatten(1) @ self.as_complex(self.directions).mH
         return torch.view_as_real(components) * self._at(self.loading, snr_db)[:, :, None]
 
-    def coarse(self, received: Tensor, snr_db: Tensor) -> Tensor:
+    def estimate(self, received: Tensor, snr_db: Tensor, steps: int) -> Tensor:
         k = received.shape[1]
         weights = self._at(self.receiving[self.config.symbols.index(k)], snr_db)[:, :k]
         components = torch.view_as_complex((received * weights[:, :, None]).contiguous())

@@ -31,13 +31,11 @@ from torch import Tensor
 from zoo.models.adjscc import Autoencoder, AutoencoderJSCC
 from zoo.models.base import relative_error
 from zoo.models.gdcsi import CLIP, MAX_WEIGHT
-from zoo.models.jscc import TRIAL_SEED
+from zoo.models.refining import RefiningJSCC
 from zoo.models.unetjscc import UNetConfig, shared
 from zoo.nn.residual_diffusion import add_residual_noise, alpha_bar_at, refine, residual_weight, visited
-from zoo.nn.snr_gate import UNIT_DB
 
 STEPS = (0, 100)  # of refinement that a decoder may be asked for
-WORTH_DB = 0.1  # that refinement must promise to take off a sample's error
 
 
 class RDJSCCConfig(UNetConfig):
@@ -62,20 +60,18 @@ class RDJSCCConfig(UNetConfig):
         return self
 
 
-class RDJSCC(AutoencoderJSCC[RDJSCCConfig]):
+class RDJSCC(RefiningJSCC[RDJSCCConfig], AutoencoderJSCC[RDJSCCConfig]):
     """Families ``rd-jscc`` and ``gd-jscc``: 152 220 + 118 446 numbers of the autoencoder, 13 905 602 of the U-Net."""
 
     Config = RDJSCCConfig
     steps = STEPS
     noise: Tensor  # eps of eq. (5), [2, angle, delay]
-    rule: Tensor  # weights of what the receiver sees, by rate: refinement is worth it where their sum is positive, [rate, feature]
 
     def __init__(self, config: RDJSCCConfig) -> None:
         super().__init__(config)
         self.autoencoder = Autoencoder(config).requires_grad_(False)
         self.unet = config.unet(fine=2, timed=True)
         self.register_buffer("noise", torch.randn(2, config.angles, config.delays))
-        self.register_buffer("rule", torch.zeros(len(config.symbols), 3 + config.longest))
         self.alpha_bar = [self.level(t) for t in range(config.start + 1)]
         self.weight = residual_weight(self.alpha_bar[-1]) if config.begin == "estimate" else 0.0  # lambda
         self.default_steps = config.decoding_steps
@@ -122,37 +118,6 @@ class RDJSCC(AutoencoderJSCC[RDJSCCConfig]):
             return self.denoise(z, coarse, z.new_full((len(z),), t)).clamp(-CLIP, CLIP)
 
         return refine(estimate, start, visited(self.config.start, steps), self.level)
-
-    # whether to refine ---------------------------------------------------------------------------------------------------
-
-    def _worth(self, pairs: Tensor, snr_db: Tensor) -> Tensor:
-        weights = self.rule[self.config.symbols.index(pairs.shape[1])]
-        return self._features(pairs, snr_db) @ weights > 0
-
-    def _features(self, pairs: Tensor, snr_db: Tensor) -> Tensor:
-        """What the rule goes by: 1, the SNR and its square [B], the energies of the symbols. [n, feature]"""
-        level = snr_db[:, None] / UNIT_DB
-        return torch.cat((torch.ones_like(level), level, level.square(), self.padded(pairs).square().sum(2)), 1)
-
-    @torch.inference_mode()
-    def finish(self, x: Tensor) -> None:
-        """Fit the rule: a linear estimate of the decibels that refinement takes off a sample's error, less :data:`WORTH_DB`."""
-        self.rule.copy_(torch.stack([self._rule(x, k) for k in self.config.symbols]))
-
-    def _rule(self, x: Tensor, k: int) -> Tensor:
-        generator = torch.Generator(self.device).manual_seed(TRIAL_SEED)
-        seen, gained = [], []
-        for image in self.to_image(x).split(self.at_once):
-            draws = self.draws(len(image), generator)
-            received = self.received(image, draws)[self.config.symbols.index(k)][:, :k]
-            coarse = self.coarse(received, draws["snr_db"])
-            before, after = (relative_error(self.refine(coarse, n), image) for n in (0, self.default_steps))
-            seen.append(self._features(received, draws["snr_db"]))
-            gained.append(10 * torch.log10(before / after) - WORTH_DB)
-        features = torch.cat(seen).double().cpu()
-        moments = features.T @ features
-        moments.diagonal().add_(1e-6 * len(features))  # symbols that are not sent have no energy
-        return torch.linalg.solve(moments, features.T @ torch.cat(gained).double().cpu())
 
     # training ------------------------------------------------------------------------------------------------------------
 

@@ -45,7 +45,7 @@ class Frame(nn.Module):
     def prepare(self, x: Tensor) -> None:
         """Fit the range of energies to training samples."""
         if self.energy_bits:
-            level = _level(x).log2()
+            level = level_of(x).log2()
             ends = torch.tensor([0.001, 0.999], dtype=torch.float64, device=x.device)
             self.levels.copy_(torch.quantile(level[level.isfinite()].double(), ends))
 
@@ -55,7 +55,7 @@ class Frame(nn.Module):
         if self.energy_bits:
             low, high = self.levels.float()
             steps = 2**self.energy_bits
-            share = (_level(x).log2() - low) / (high - low).clamp(min=1e-6)
+            share = (level_of(x).log2() - low) / (high - low).clamp(min=1e-6)
             columns.append((share * steps).floor().clamp(0, steps - 1).long())
         return torch.stack(columns, 1) if columns else torch.zeros(len(x), 0, dtype=torch.int64, device=x.device)
 
@@ -101,5 +101,6 @@ def strongest(image: Tensor) -> Tensor:
     return image.float().square().sum((1, 2)).argmax(1)
 
 
-def _level(x: Tensor) -> Tensor:
+def level_of(x: Tensor) -> Tensor:
+    """Measure the root of the mean power of a cell of each image, [n], single precision."""
     return (x.float().square().sum((1, 2, 3)) / (x.shape[2] * x.shape[3])).sqrt()
