@@ -1,9 +1,9 @@
 """RD-JSCC of dense layers, for CPU cores: a light first look at what arrives, and residual diffusion that does the work behind it.
 
     x -- place, level --> aligned, of unit power: linear (+) place, level, SNR -- blocks -- linear --> symbols
-    s^, which were sent, SNR -- linear -- block --> look;   look -- linear --> H^, place, level                     steps = 0 ends here
+    s^, which were sent, SNR -- linear -- block --> look;   look -- head --> H^, place, level                       steps = 0 ends here
     z_N = sqrt(alpha-bar_N) H^ + sqrt(1 - alpha-bar_N) eps                                                                          (5)
-    for t = N ... 1:  look (+) linear(z) (+) time -- blocks -- linear --> z^_0, place, level;  z = k_t z^_0 + m_t z                 (7)
+    for t = N ... 1:  look (+) linear(z) (+) time -- blocks -- head --> z^_0, place, level;  z = k_t z^_0 + m_t z                   (7)
 
 Source of the method: S. K. Ankireddy, H. Kim and H. Kim, "Residual Diffusion Models for Variable-Rate Joint Source Channel Coding of
 MIMO CSI" (RD-JSCC); equation numbers are its, and :mod:`zoo.models.rdjscc` has the paper's own networks. The algorithm is the paper's:
@@ -64,7 +64,7 @@ class DenseJSCCConfig(JSCCConfig):
     hidden: int = Field(640, ge=8, description="numbers within a block")
     encoder_blocks: int = Field(3, ge=0, description="blocks of the encoder")
     look_blocks: int = Field(1, ge=0, description="blocks of the first look")
-    denoiser_blocks: int = Field(5, ge=0, description="blocks behind it; without refinement they belong to the first look")
+    denoiser_blocks: int = Field(4, ge=0, description="blocks behind it; without refinement they belong to the first look")
     steps: int = Field(20, ge=1, le=1000, description="T of the cosine schedule")
     start: int = Field(10, ge=1, description="N, the time at which refinement starts")
     decoding_steps: int = Field(2, ge=0, le=MOST_STEPS, description="of the decoder where none are asked for")
@@ -181,10 +181,8 @@ class DenseJSCC(RefiningJSCC[DenseJSCCConfig]):
         super().__init__(config)
         self.taps = config.taps or config.delays
         numbers = 2 * config.angles * self.taps
-        self.sender, self.look, self.first = Sender(config, numbers), Look(config), Head(config, numbers)
-        refined = config.refinement != "none"
-        self.denoiser = Denoiser(config, numbers) if refined else None
-        self.last = Head(config, numbers) if refined else None
+        self.sender, self.look, self.head = Sender(config, numbers), Look(config), Head(config, numbers)
+        self.denoiser = Denoiser(config, numbers) if config.refinement != "none" else None
         self.register_buffer("spread", torch.ones(config.angles, self.taps))
         self.register_buffer("usual", torch.zeros(()))
         self.register_buffer("noise", torch.randn(numbers))
@@ -234,11 +232,11 @@ class DenseJSCC(RefiningJSCC[DenseJSCCConfig]):
         :param pairs: received, [n, k, 2]; symbols that are zero, or beyond k, were not sent
         """
         look = self.look(self.padded(pairs), snr_db)
-        found = [self.first(look)]
-        if steps == 0 or self.denoiser is None or self.last is None:
+        found = [self.head(look)]
+        if steps == 0 or self.denoiser is None:
             return found
         if self.config.refinement == "direct":
-            return [*found, self.last(self.denoiser(look, None, None))]
+            return [*found, self.head(self.denoiser(look, None, None))]
         level = alpha_bar_at(self.starts_at, self.config.steps)
         z = (1 - level) ** 0.5 * self.noise.to(found[0].cells.dtype).expand_as(found[0].cells)
         if self.config.refinement == "residual":
@@ -246,7 +244,7 @@ class DenseJSCC(RefiningJSCC[DenseJSCCConfig]):
         times = (*visited(self.starts_at, steps), 0.0)
         for time, following in zip(times[:-1], times[1:], strict=True):
             now = z.new_full((len(z),), time / self.config.steps)
-            answer = self.last(self.denoiser(look, z, now))
+            answer = self.head(self.denoiser(look, z, now))
             found.append(answer)
             z = ddim_step(z, answer.cells, alpha_bar_at(time, self.config.steps), alpha_bar_at(following, self.config.steps))
         return found
