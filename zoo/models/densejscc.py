@@ -311,8 +311,9 @@ class DenseJSCC(RefiningJSCC[DenseJSCCConfig]):
         if answer.place is None:
             return right
         sure = answer.place.softmax(1).gather(1, place[:, None])[:, 0]
-        own = energy(image)
-        wrong = 1 + energy(told) / own.clamp(min=torch.finfo(own.dtype).tiny)
+        own, size = energy(image), energy(told)
+        size = torch.where(sure > 0.5, size, size.detach())  # who knows no place yet would learn to answer zero, and stay there
+        wrong = 1 + size / own.clamp(min=torch.finfo(own.dtype).tiny)
         return sure * right + (1 - sure) * torch.where(own > 0, wrong, 0)
 
     def loss(
