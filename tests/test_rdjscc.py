@@ -38,8 +38,12 @@ AE: dict[str, Any] = {
     "symbols": (2, 4, 8), "encoder": ((2, 3), (4, 3), (2, 3)), "decoder": ((4, 3), (2, 3)), "decoder_kernel": 3, "blocks": 1,
 }  # fmt: skip
 UNET: dict[str, Any] = {**AE, "width": 4, "multipliers": (1, 2), "kernel": 3, "norm": "channel"}
-SIZES = {"adjscc": AE, "unet-jscc": UNET, "rd-jscc": UNET}
+DENSE: dict[str, Any] = {
+    "symbols": (2, 4, 8), "width": 16, "hidden": 16, "encoder_blocks": 1, "denoiser_blocks": 1,
+}  # fmt: skip
+SIZES = {"adjscc": AE, "unet-jscc": UNET, "rd-jscc": UNET, "dense-jscc": DENSE}
 FAMILIES = list(SIZES)
+ENDS = ("autoencoder.encoder.dense.weight", "autoencoder.decoder.dense.weight"), ("sender.leave.weight", "head.cells.weight")
 
 
 def untrained(family: str, **fields: Any) -> NetworkJSCC[Any]:
@@ -80,7 +84,7 @@ def numbers(network: nn.Module) -> int:
         ("adjscc-large", 152_220, 11_981_386),  # 152 K, 12 M
         ("csinetplus-jscc", 152_159, 117_950),  # 152 K, 118 K
         ("csinetplus-jscc-large", 152_159, 11_873_970),
-        ("rd-jscc-ae-small", 66_176, 118_446),  # Table VII
+        ("rd-jscc-paper-ae-small", 66_176, 118_446),  # Table VII
         ("adjscc-indoor", 167_848, 196_806),  # Table VI: 168 K, 197 K
         ("adjscc-indoor-large", 167_848, 1_307_246),  # 168 K, 1.3 M
         ("csinetplus-jscc-indoor", 167_039, 191_155),  # 167 K, 191 K
@@ -199,8 +203,8 @@ def test_snr_gate_by_hand() -> None:
     [
         ("adjscc", {}, [0]),
         ("unet-jscc", {}, [1]),
-        ("rd-jscc", {}, [0, 2, 20]),
-        ("rd-jscc", {"decoding_steps": 5}, [0, 2, 5, 20]),
+        ("rd-jscc", {}, [0, 1, 2, 20]),
+        ("rd-jscc", {"decoding_steps": 5}, [0, 1, 2, 5, 20]),
     ],
 )
 def test_bench_of_each_part(family: str, fields: dict[str, Any], steps: list[int]) -> None:
@@ -420,7 +424,11 @@ def test_rates_take_turns() -> None:
 
 @pytest.mark.parametrize(
     ("family", "fields"),
-    [("adjscc", {}), ("unet-jscc", {}), ("rd-jscc", {}), ("rd-jscc", {"objective": "sampler"}), ("rd-jscc", {"begin": "noise"})],
+    [
+        ("adjscc", {}), ("unet-jscc", {}), ("rd-jscc", {}), ("rd-jscc", {"objective": "sampler"}), ("rd-jscc", {"begin": "noise"}),
+        ("dense-jscc", {}), ("dense-jscc", {"align": False}), ("dense-jscc", {"refinement": "generative"}),
+        ("dense-jscc", {"refinement": "direct", "decoding_steps": 1}), ("dense-jscc", {"refinement": None, "decoding_steps": 0}),
+    ],
 )  # fmt: skip
 def test_the_loss_trains_every_weight_but_those_that_are_frozen(family: str, fields: dict[str, Any]) -> None:
     kind = registry.architecture(family)
@@ -612,12 +620,13 @@ def test_models_are_saved_loaded_and_checked(family: str, tmp_path: Path) -> Non
         assert check(path, loaded) < 1e-6
         assert check(path, zoo.load(path, dtype="float64")) < 1e-4
     changed = zoo.load(path)
+    encoder, decoder = ENDS[family == "dense-jscc"]
     with torch.no_grad():
-        changed.get_parameter("autoencoder.decoder.dense.weight").mul_(1.2)
+        changed.get_parameter(decoder).mul_(1.2)
     with pytest.raises(CheckError, match="golden reconstructions differ"):
         check(path, changed)
     with torch.no_grad():
-        changed.get_parameter("autoencoder.encoder.dense.weight")[0].mul_(1.2)
+        changed.get_parameter(encoder)[0].mul_(1.2)
     with pytest.raises(CheckError, match="golden symbols differ"):
         check(path, changed)
     with pytest.raises(ZooError, match="sends symbols over a radio link, not payloads"):

@@ -19,7 +19,7 @@ from zoo.models.base import BATCH, Codec
 from zoo.models.jscc import JSCC, TRIAL_SNR_DB
 
 SECONDS = 2.0  # that each side is timed for, after one call that is not
-STEPS = (2, 20)  # of refinement, besides none and the model's own choice; those of the paper's tables
+STEPS = (1, 2, 20)  # of refinement, besides none and the model's own choice; 2 and 20 are those of the paper's tables
 
 
 def bench(model: Codec[Any] | JSCC[Any], batch: int = BATCH, seconds: float = SECONDS) -> dict[str, Any]:
@@ -30,7 +30,8 @@ def bench(model: Codec[Any] | JSCC[Any], batch: int = BATCH, seconds: float = SE
     :returns: JSON-ready; MACs are real multiply-accumulates a sample in convolutions and matrix products. Of a codec: ``compress_macs``,
         ``compress_samples_per_second`` and the same for ``decompress``; of one that may search its payloads, these are of no effort, and the
         others are among its ``efforts``. Of a model that sends symbols: ``parameters``, ``macs`` and
-        ``samples_per_second`` of its ``encoder``, and of its ``decoders``, one for each number of ``steps`` of refinement
+        ``samples_per_second`` of its ``encoder`` at no effort, its ``efforts`` likewise, and of its ``decoders``, one for each number of ``steps``
+        of refinement
     :raises ZooError: the device has not enough memory for the batch
     """
     shape = (batch, model.config.angles, model.config.delays)
@@ -71,7 +72,7 @@ def _of_payloads(codec: Codec[Any], x: Complex, seconds: float) -> dict[str, Any
 def _of_symbols(model: JSCC[Any], x: Complex, seconds: float) -> dict[str, Any]:
     """The rows of RD-JSCC's Tables III and IV. The link costs nothing here, and each k the same: the others are prefixes of the longest."""
     seen = torch.from_numpy(x).to(model.device)  # on the device: getting there would cost more than the encoder
-    sent = model.encode(seen, TRIAL_SNR_DB)
+    sent = model.encode(seen, TRIAL_SNR_DB, effort=0)
     fewest, most = model.steps
 
     def cost(call: Callable[[Tensor, Tensor], object]) -> dict[str, Any]:
@@ -84,9 +85,16 @@ def _of_symbols(model: JSCC[Any], x: Complex, seconds: float) -> dict[str, Any]:
     def decoder(steps: int) -> dict[str, Any]:
         return {"steps": steps, **cost(lambda _, symbols: model.decode(symbols, TRIAL_SNR_DB, steps))}
 
+    def speed(effort: int) -> float:
+        return len(seen) * _rate(lambda: model.encode(seen, TRIAL_SNR_DB, effort=effort), seconds)
+
+    encoder = cost(lambda csi, _: model.encode(csi, TRIAL_SNR_DB, effort=0))
+    searched = [{"effort": effort, "samples_per_second": speed(effort)} for effort in range(1, model.efforts)]
+    least = {"effort": 0, "samples_per_second": encoder["samples_per_second"]}
     return {
         "symbols": list(model.config.symbols),
-        "encoder": cost(lambda csi, _: model.encode(csi, TRIAL_SNR_DB)),
+        "encoder": encoder,
+        **({"efforts": [least, *searched]} if searched else {}),
         "decoders": [
             decoder(steps) for steps in sorted({0, *STEPS, model.default_steps}) if fewest <= steps <= most
         ],

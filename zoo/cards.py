@@ -179,7 +179,7 @@ def _about(entry: Entry) -> str:
     """Say what the models are, and what the phone does beside the network."""
     kind, effort = architecture(entry.config["architecture"]), effort_of(entry.results)
     searched = (
-        f" Figures are at effort {effort}: the phone looks for a better payload of the same length through the decoder."
+        f" Figures are at effort {effort}: the phone looks for {'better symbols' if entry.symbols else 'a better payload of the same length'} through the decoder."
         if effort
         else ""
     )

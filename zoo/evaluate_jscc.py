@@ -36,8 +36,8 @@ def evaluate_jscc(
     model: str | Path, store: Store, split: str = "test", samples: int | None = None, *, snr_db: Sequence[float] = SNRS_DB,
     symbols: Sequence[int] = (), steps: Sequence[int | Literal["auto"]] = (), bits: Sequence[int | None] = (None,),
     cnr_db: Sequence[float | None] = (None,), channel: str | Path = "rayleigh",
-    downlink_snr_db: float | None = None, domain: str = "angular-delay", device: str = "cpu", progress: bool = False,
-    command: str | None = None,
+    downlink_snr_db: float | None = None, domain: str = "angular-delay", effort: int | None = None, device: str = "cpu",
+    progress: bool = False, command: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure a model at every combination of the following.
 
@@ -54,6 +54,7 @@ def evaluate_jscc(
     :param channel: of the link: ``awgn``, ``rayleigh``, ``rician``, or a store of ``datagen inh --uplink`` (:func:`zoo.uplink.named`)
     :param downlink_snr_db: of the block error rate of each point (:func:`zoo.metrics.bler`), over all subcarriers of the store; None: no rate
     :param domain: of the NMSE, see :func:`zoo.evaluate.evaluate`; block error rates are of the crop in either
+    :param effort: of the sender in search of its symbols (:meth:`zoo.models.jscc.JSCC.encode`); the model's own if not given
     :param progress: show a bar on stderr if it takes longer than a few seconds
     :param command: that asked for it, for the record
     :returns: what ``results.json`` holds, JSON-ready; its ``points`` are one a combination
@@ -67,13 +68,13 @@ def evaluate_jscc(
         raise ZooError(
             f"{store.path} does not say how many subcarriers its samples are of; a block error rate takes them"
         )
-    count = sample_count(store, split, samples)
+    level_of_effort, count = sender.effort_of(effort), sample_count(store, split, samples)
     require_domain(domain, store, split, "X")
     chosen = (symbols or sender.config.symbols, snr_db, steps or usual_steps(sender), bits, cnr_db)
     links: dict[tuple[Any, ...], _Link] = {}
     points = []
     for k, snr, refinement, width, cnr in itertools.product(*chosen):
-        link = links.setdefault((k, snr, width, cnr), _Link(k, snr, width, cnr, device))
+        link = links.setdefault((k, snr, width, cnr), _Link(k, snr, width, cnr, level_of_effort, device))
         points.append(_Point(link, refinement))
     blank = torch.ones(1, sender.config.angles, sender.config.delays, dtype=torch.complex64)
     for link in links.values():  # refuses what the model does not serve, before any work is done
@@ -98,7 +99,7 @@ def evaluate_jscc(
                     point.failed_blocks += len(x) * blocks
                 bar.update(len(x))
     return {
-        **origin(config, store, split, count, receiver, command), "domain": domain,
+        **origin(config, store, split, count, receiver, command), "domain": domain, "effort": level_of_effort,
         "symbols": list(receiver.config.symbols), "channel": str(channel), "points": [point.result(config["name"], downlink_snr_db) for point in points],
     }  # fmt: skip
 
@@ -179,8 +180,10 @@ def usual_steps(model: JSCC[Any]) -> list[int | Literal["auto"]]:
 class _Link:
     """A sender and what it sends over."""
 
-    def __init__(self, k: int, snr_db: float, bits: int | None, cnr_db: float | None, device: str) -> None:
-        self.k, self.snr_db, self.bits, self.cnr_db = k, snr_db, bits, cnr_db
+    def __init__(
+        self, k: int, snr_db: float, bits: int | None, cnr_db: float | None, effort: int, device: str
+    ) -> None:  # fmt: skip
+        self.k, self.snr_db, self.bits, self.cnr_db, self.effort = k, snr_db, bits, cnr_db, effort
         self.received = torch.zeros(0, k, dtype=torch.complex64)
         self.generator = torch.Generator(device)
         self.rewind()
@@ -196,7 +199,7 @@ class _Link:
         if self.cnr_db is not None:
             noise = torch.randn(x.shape, dtype=x.dtype, device=device, generator=self.generator)
             x = channel_estimate(x, self.cnr_db, noise)
-        sent = sender.encode(x, self.snr_db, self.k, self.bits)
+        sent = sender.encode(x, self.snr_db, self.k, self.bits, self.effort)
         if self.bits is not None:
             sent = torch.from_numpy(sender.symbols(sent, self.bits, self.k)).to(device)
         self.received = transmit(sent, self.snr_db, channel=channel, generator=self.generator).symbols

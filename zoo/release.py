@@ -115,7 +115,7 @@ def _tried(
         if name in ("x", "y")
     }
     few = min(TRIAL_SAMPLES, store.sizes.get("test", 0) if samples is None else samples)
-    conditions, options = ("points", {}) if isinstance(codec, JSCC) else ("side_information", {"effort": 0})
+    conditions, options = "points" if isinstance(codec, JSCC) else "side_information", {"effort": 0}
     drafts: dict[str, _Draft] = {}
     for form in FORMS:
         if form == "int8" and not any(map(is_matrix, codec.state_dict().values())):

@@ -57,7 +57,7 @@ def domain(results: Mapping[str, Any]) -> str:
 
 
 def effort(results: Mapping[str, Any]) -> int:
-    """Of the sender in search of its payloads; results that do not say so are older than the choice."""
+    """Of the sender in search of what it sends; results that do not say so are older than the choice."""
     return int(results.get("effort", 0))
 
 
@@ -65,12 +65,12 @@ def summary(results: dict[str, Any]) -> str:
     """Error at each quality of the side information, e.g. ``-7.77 dB, -7.60 dB with Y at 30 dB``; of a model that sends symbols, the
     range of its errors. Another domain than the crop's is named, and a sender's effort."""
     where = "" if domain(results) == "angular-delay" else f" in the {domain(results)} domain"
+    searched = f" at effort {effort(results)}" if effort(results) else ""
     if "points" in results:
         errors = [point["nmse_db"] for point in results["points"]]
-        return f"{max(errors):.2f} to {min(errors):.2f} dB over {len(errors)} points{where}"
+        return f"{max(errors):.2f} to {min(errors):.2f} dB over {len(errors)} points{searched}{where}"
     levels = (
         f"{level['nmse_db']:.2f} dB" + ("" if level["snr_db"] is None else f" with Y at {level['snr_db']:g} dB")
         for level in results["side_information"]
     )
-    searched = f" at effort {effort(results)}" if effort(results) else ""
     return ", ".join(levels) + searched + where

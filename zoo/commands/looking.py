@@ -38,7 +38,7 @@ def list_(pattern: str, remote: bool, as_json: bool) -> None:
         found = results.read(registry.WEIGHTS / name) or {}
         measured = "side_information" if name.endswith("b") else "points"
         facts = {key: found.get(key) for key in ("parameters", measured)}
-        effort = {"effort": results.effort(found)} if name.endswith("b") and found else {}
+        effort = {"effort": results.effort(found)} if found else {}
         rows.append({"model": name, **_rate(name), **facts, **effort})
     if remote:
         rows = _with_remote(rows, {name: found for name, found in elsewhere.items() if name in wanted})
@@ -183,15 +183,14 @@ def bench(model: str, batch: int, device: str, as_json: bool) -> None:
 
 
 def _efforts(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The levels of effort that the sender of a codec has."""
+    """The levels of effort that a sender has."""
     import torch
 
     from zoo.checkpoint import bare
-    from zoo.models.base import Codec
 
     with torch.device("meta"):  # sizes, no numbers
         codec = bare(path, config)
-    return {"efforts": list(range(codec.efforts))} if isinstance(codec, Codec) else {}
+    return {"efforts": list(range(codec.efforts))}
 
 
 def _parts(facts: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -201,10 +200,13 @@ def _parts(facts: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
             side: {name: facts[f"{side}_{name}"] for name in ("macs", "samples_per_second")}
             for side in ("compress", "decompress")
         }
-        searched = [(f"compress, effort {part['effort']}", part) for part in facts.get("efforts", ())[1:]]
-        return [("compress", sides["compress"]), *searched, ("decompress", sides["decompress"])]
+        return [("compress", sides["compress"]), *_searched("compress", facts), ("decompress", sides["decompress"])]
     decoders = [(f"decode, {part['steps']} steps" if part["steps"] else "decode", part) for part in facts["decoders"]]
-    return [("encode", facts["encoder"]), *decoders]
+    return [("encode", facts["encoder"]), *_searched("encode", facts), *decoders]
+
+
+def _searched(side: str, facts: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [(f"{side}, effort {part['effort']}", part) for part in facts.get("efforts", ())[1:]]
 
 
 def _rate(name: str) -> dict[str, int]:

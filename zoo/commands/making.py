@@ -202,9 +202,7 @@ def evaluate(
         decibels = [level for level in levels if level is not None]
         if len(decibels) < len(levels):
             raise ZooError("--snr none is for the side information of a codec; a link has an SNR")
-        if effort is not None:
-            raise ZooError(f"--effort is for models that send payloads; {config['name']} sends symbols")
-        found = evaluate_jscc(model, Store(data), split, samples, snr_db=decibels or SNRS_DB, **given, **common)
+        found = evaluate_jscc(model, Store(data), split, samples, snr_db=decibels or SNRS_DB, effort=effort, **given, **common)
     else:
         if given:
             first = next(iter(given))

@@ -99,7 +99,7 @@ QUIET = click.option("--quiet", is_flag=True, help="no progress bar, no closing 
 DEVICE = click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda", help="device that computes")
 SPLIT = click.option("--split", default="test", show_default=True, help="of a store")
 EFFORT = click.option(
-    "--effort", type=click.IntRange(0), metavar="N", help="of the phone in search of its payload  [default: the model's own]"
+    "--effort", type=click.IntRange(0), metavar="N", help="of the phone in search of what it sends  [default: the model's own]"
 )  # fmt: skip
 SAMPLES = click.option("--samples", type=click.IntRange(1), help="the first so many  [default: all]")
 

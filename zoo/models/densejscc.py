@@ -16,7 +16,8 @@ Every cell is divided by its own standard deviation where it enters and multipli
 The place is decided by a head of the network; training minimises the error in expectation over its decision.
 
 The siblings to compare with are the same layers: ``refinement = "generative"`` starts from noise alone (GD-JSCC), ``"direct"`` has the
-denoiser called once without noise and time (U-Net-JSCC), ``"none"`` an autoencoder of all the blocks (ADJSCC).
+denoiser called once without noise and time (U-Net-JSCC), none is an autoencoder of all the blocks (ADJSCC, and CSINet+ JSCC where it is not
+told the SNR).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from zoo.models.base import energy, relative_error
-from zoo.models.jscc import JSCCConfig
+from zoo.models.jscc import JSCCConfig, wide
 from zoo.models.refining import RefiningJSCC
 from zoo.models.unetjscc import shared
 from zoo.nn.dense import Stack
@@ -55,9 +56,10 @@ SEARCH_SEED = 0
 class DenseJSCCConfig(JSCCConfig):
     """Sizes that a CPU core trains."""
 
-    refinement: Literal["residual", "generative", "direct", "none"] = Field(
-        "residual", description="what is behind the first look: RD-JSCC, GD-JSCC, a network without diffusion, or nothing"
+    refinement: Literal["residual", "generative", "direct"] | None = Field(
+        "residual", description="what is behind the first look: RD-JSCC, GD-JSCC, a network without diffusion; none: nothing"
     )
+    told_snr: bool = Field(True, description="both ends are told the SNR of the link")
     align: bool = Field(True, description="the strongest delay is moved to one place, and its place is sent")
     taps: int | None = Field(None, ge=1, description="delays that networks see, the first ones; none: all")
     width: int = Field(512, ge=8, description="numbers between blocks")
@@ -78,8 +80,8 @@ class DenseJSCCConfig(JSCCConfig):
             raise ValueError(f"taps {self.taps} exceed the {self.delays} delays of a sample")
         if self.refinement == "direct" and self.decoding_steps != 1:
             raise ValueError("refinement direct is one step: decoding_steps = 1")
-        if self.refinement == "none" and self.decoding_steps != 0:
-            raise ValueError("refinement none has no steps: decoding_steps = 0")
+        if self.refinement is None and self.decoding_steps != 0:
+            raise ValueError("without refinement there are no steps: decoding_steps = 0")
         return self
 
 
@@ -101,8 +103,8 @@ class Head(nn.Module):
         self.level = zeroed(nn.Linear(config.width, 1))
 
     def forward(self, hidden: Tensor) -> Answer:
-        place = None if self.place is None else self.place(hidden).float()
-        return Answer(self.cells(hidden).float(), place, self.level(hidden).float()[:, 0])
+        place = None if self.place is None else wide(self.place(hidden))
+        return Answer(wide(self.cells(hidden)), place, wide(self.level(hidden))[:, 0])
 
 
 class Scalar(nn.Sequential):
@@ -141,7 +143,7 @@ class Look(nn.Module):
         super().__init__()
         self.enter = nn.Linear(3 * config.longest, config.width)
         self.snr = Scalar(config.width)
-        more = config.denoiser_blocks if config.refinement == "none" else 0
+        more = config.denoiser_blocks if config.refinement is None else 0
         self.blocks = Stack(config.width, config.hidden, config.look_blocks + more)
 
     def forward(self, pairs: Tensor, snr_db: Tensor) -> Tensor:
@@ -182,12 +184,12 @@ class DenseJSCC(RefiningJSCC[DenseJSCCConfig]):
         self.taps = config.taps or config.delays
         numbers = 2 * config.angles * self.taps
         self.sender, self.look, self.head = Sender(config, numbers), Look(config), Head(config, numbers)
-        self.denoiser = Denoiser(config, numbers) if config.refinement != "none" else None
+        self.denoiser = Denoiser(config, numbers) if config.refinement is not None else None
         self.register_buffer("spread", torch.ones(config.angles, self.taps))
         self.register_buffer("usual", torch.zeros(()))
         self.register_buffer("noise", torch.randn(numbers))
         self.default_steps = config.decoding_steps
-        self.steps = {"none": (0, 0), "direct": (0, 1)}.get(config.refinement, (0, MOST_STEPS))  # type: ignore[misc]
+        self.steps = {None: (0, 0), "direct": (0, 1)}.get(config.refinement, (0, MOST_STEPS))  # type: ignore[misc]
         self.starts_at = config.steps if config.refinement == "generative" else config.start
 
     @classmethod
@@ -197,7 +199,7 @@ class DenseJSCC(RefiningJSCC[DenseJSCCConfig]):
             "residual": "RD-JSCC's algorithm with dense networks: a light first look at the symbols, and residual diffusion behind it",
             "generative": "GD-JSCC's algorithm with dense networks: a light first look at the symbols, and diffusion from noise behind it",
             "direct": "A dense autoencoder over the link with a network behind its first look, without diffusion",
-            "none": "A dense autoencoder over the link",
+            None: "A dense autoencoder over the link",
         }
         aligned = ", the strongest delay moved to one place" if fields.get("align", True) else ""
         return f"{what[kind]}; trained end to end{aligned}. Not the paper's own networks: those are the -paper recipes."
@@ -218,12 +220,15 @@ class DenseJSCC(RefiningJSCC[DenseJSCCConfig]):
     def _aligned(self, image: Tensor, place: Tensor) -> Tensor:
         return rolled(image, self.config.delays // HOME - place) if self.config.align else image
 
+    def _told(self, snr_db: Tensor) -> Tensor:
+        return snr_db if self.config.told_snr else torch.zeros_like(snr_db)
+
     def latent(self, image: Tensor, snr_db: Tensor) -> Tensor:
         place, level = strongest(image), level_of(image)
         still = self._aligned(image / level.clamp(min=torch.finfo(torch.float32).tiny)[:, None, None, None], place)
         cells = (still[..., : self.taps] / self.spread).flatten(1)
-        told = (level.log2() - self.usual).clamp(-SPAN, SPAN)
-        pairs: Tensor = self.sender(cells, place, told, snr_db)
+        told = (level.log2() - self.usual).clamp(-SPAN, SPAN).to(image.dtype)
+        pairs: Tensor = self.sender(cells, place, told, self._told(snr_db))
         return pairs
 
     def answers(self, pairs: Tensor, snr_db: Tensor, steps: int) -> list[Answer]:
@@ -231,7 +236,7 @@ class DenseJSCC(RefiningJSCC[DenseJSCCConfig]):
 
         :param pairs: received, [n, k, 2]; symbols that are zero, or beyond k, were not sent
         """
-        look = self.look(self.padded(pairs), snr_db)
+        look = self.look(self.padded(pairs), self._told(snr_db))
         found = [self.head(look)]
         if steps == 0 or self.denoiser is None:
             return found

@@ -124,12 +124,12 @@ class JSCC(Model[J]):
         for image, level in zip(samples.split(self.at_once), snr.split(self.at_once), strict=True):
             if len(image):
                 seen = self.to_image(image.to(self.device, self.complex_dtype))
-                pairs = unit_power(_wide(self.latent(seen, level)[:, :k]))
+                pairs = unit_power(wide(self.latent(seen, level)[:, :k]))
                 parts.append(self.searched(seen, pairs, level, tried) if tried else pairs)
         pairs = torch.cat(parts)
         if bits is not None:
             return bytes_of.pack(quantised(pairs, bits).flatten(1).cpu().numpy(), [_width(bits)] * (2 * k))
-        return _as_given(torch.view_as_complex(_wide(pairs)), x)
+        return _as_given(torch.view_as_complex(wide(pairs)), x)
 
     @torch.inference_mode()
     def symbols(self, payloads: Sequence[bytes], bits: int, k: int | None = None) -> Any:
@@ -322,7 +322,8 @@ def _width(bits: int) -> int:
     return bits
 
 
-def _wide(values: Tensor) -> Tensor:
+def wide(values: Tensor) -> Tensor:
+    """Values in single precision at least."""
     return values.to(torch.promote_types(values.dtype, torch.float32)).contiguous()
 
 
