@@ -4,7 +4,7 @@
     python benchmarks/jscc.py STORE UPLINK --scenario inh --readme README.md --picture benchmarks/results/snr-inh.png
 
 The first table is of the results that `zoo release` wrote beside the weights of the package, and of separation limits; what one model
-makes of coarse quantisation, of the phone's own misestimate, of more steps and of office channels is measured here. STORE is the data set that the models
+makes of coarse quantisation, of the phone's own misestimate, of more steps, of the phone's effort and of office channels is measured here. STORE is the data set that the models
 are of, UPLINK feedback channels of `datagen inh --uplink`.
 """
 
@@ -19,6 +19,7 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 
 from benchmarks.released import MISSING, missing, of_family, released, remark
 from benchmarks.tables import SCENARIO, arguments, publish
+import zoo
 from zoo import limits, plot, registry
 from zoo.data import Store
 from zoo.evaluate_jscc import SNRS_DB, evaluate_jscc, leak_check
@@ -26,16 +27,15 @@ from zoo.uplink import Rayleigh
 
 RATES = (8, 16, 32)
 K, SNR_DB = 16, 5.0  # where curves are measured
-FAMILY, ROBUST = "rd-jscc-lite", "adjscc-cnr-lite"
+FAMILY = "rd-jscc"
 SAMPLES = 2000  # of the curves
 CNRS_DB = (None, 20.0, 10.0, 5.0, 0.0)
 SWEEPS: dict[str, tuple[str, str, dict[str, Any]]] = {  # in words: family, what varies, options of evaluate_jscc
     "steps of refinement": (FAMILY, "steps", {"steps": (0, 1, 2, 20, "auto")}),
     "bits a real dimension": (FAMILY, "bits", {"bits": (None, 6, 4, 3, 2), "steps": (2,)}),
     "CNR of the phone's own CSI [dB]": (FAMILY, "cnr_db", {"cnr_db": CNRS_DB, "steps": (2,)}),
-    "the same, trained for it": (ROBUST, "cnr_db", {"cnr_db": CNRS_DB}),
 }
-BRIEF = ("klt-jscc", "adjscc-lite")  # families of which other rates are shown
+BRIEF = ("klt-jscc", "rd-jscc", "separate")  # families of which other rates are shown
 DOWNLINK_SNR_DB = 0.0  # of block error rates, where they tell estimates apart
 CODE = "profile-code"  # family of codecs that an ideal channel code is put behind, where there is one of X alone
 BOUNDS = ("Gaussian bound, instantaneous", "KLT code, instantaneous", f"{CODE}, instantaneous")
@@ -58,6 +58,12 @@ def measure(
             "points": evaluate_jscc(models[family], store, **{**common, **options})["points"],
         } for name, (family, column, options) in SWEEPS.items() if family in models
     }  # fmt: skip
+    efforts = [
+        {**point, "effort": effort}
+        for effort in range(zoo.load(models[FAMILY]).efforts)
+        for point in evaluate_jscc(models[FAMILY], store, **common, steps=(2,), effort=effort)["points"]
+    ]
+    sweeps["effort of the phone, searching its symbols"] = {"model": models[FAMILY], "column": "effort", "points": efforts}
     office = evaluate_jscc(models[FAMILY], store, **common, channel=uplink, steps=(2,))["points"]
     sweeps["over office channels with line of sight"] = {"model": models[FAMILY], "column": "steps", "points": office}
     if band is not None:

@@ -37,7 +37,7 @@ def of_family(family: str, scenario: str, symbols: bool) -> list[dict[str, Any]]
 
 
 def missing(found: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """Families in the papers' sizes that only have a lite one or one of our own here, with their numbers of parameters.
+    """Families in the papers' sizes that only have a smaller one or one of our own here, with their numbers of parameters.
 
     :param found: results of all models of a data set that are of one sort
     """
@@ -54,9 +54,10 @@ def missing(found: Sequence[dict[str, Any]]) -> dict[str, int]:
 def _full_size(family: str, scenario: str) -> str:
     """Family in the paper's size of one that is here; often itself."""
     name = family.removesuffix("-lite")
-    if f"{name}-paper" in config.names():
-        return f"{name}-paper"
-    return name + SIZED.get(scenario, "") if name != family else family
+    for full in (f"{name}-paper{SIZED.get(scenario, '')}", f"{name}-paper"):
+        if full in config.names():
+            return full
+    return name
 
 
 def _parameters(recipe: config.Recipe, side_information: bool) -> int:

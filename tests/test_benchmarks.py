@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from types import ModuleType
 from typing import Any
 
@@ -53,7 +54,7 @@ def collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Results in the place of those of the package: codecs of one data set, models that send symbols of two."""
     office = {**OUTDOOR, "name": "inh-open-v1", "scenario": "inh", "recipe_digest": "sha256:1"}
     path = tmp_path / "weights"
-    for result in (*CODECS, code("rd-jscc-lite-cost2100-k32"), code("klt-jscc-inh-k32", office)):
+    for result in (*CODECS, code("rd-jscc-cost2100-k32"), code("klt-jscc-inh-k32", office)):
         directory = path / result["model"]
         directory.mkdir(parents=True)
         config = {
@@ -97,14 +98,12 @@ def test_full_sizes_that_are_missing_are_rows() -> None:
         "",
     ]
     assert missing([*CODECS, codec("gd-csi-paper-cost2100-128b", -7.0)]) == {}
-    there = [code("rd-jscc-lite-cost2100-k32"), code("klt-jscc-cost2100-k32"), code("adjscc-cnr-lite-cost2100-k32")]
-    assert {name: round(size / 1e6, 1) for name, size in missing(there).items()} == {"rd-jscc": 14.3}
-    families = ("adjscc", "csinetplus-jscc", "rd-jscc", "unet-jscc")
-    for scenario, session in (("cost2100", "jscc"), ("inh", "inh")):
-        small = [code(f"{family}-lite-{scenario}-k32", {**OUTDOOR, "scenario": scenario}) for family in families]
+    for scenario, session, name, millions in (("cost2100", "jscc", "rd-jscc-paper", 14.3), ("inh", "inh", "rd-jscc-paper-indoor", 1.7)):
+        data = {**OUTDOOR, "scenario": scenario}
+        there = [code(f"{family}-{scenario}-k32", data) for family in ("rd-jscc", "klt-jscc")]
+        assert {family: round(size / 1e6, 1) for family, size in missing(there).items()} == {name: millions}
         waiting = {job.resolved().family for job in plan.load(session).jobs}
-        assert len(missing(small)) == 4
-        assert missing(small).keys() <= waiting  # by these very names a session on a GPU makes them
+        assert missing(there).keys() <= waiting  # by these very names a session on a GPU makes them
 
 
 def test_a_generated_set_is_told_from_the_official_one() -> None:
@@ -121,11 +120,11 @@ def test_a_generated_set_is_told_from_the_official_one() -> None:
 
 
 def test_published_points_over_the_link() -> None:
-    table = jscc.over_snr([code("rd-jscc-lite-cost2100-k32"), code("klt-jscc-cost2100-k32")], bounds())
+    table = jscc.over_snr([code("rd-jscc-cost2100-k32"), code("klt-jscc-cost2100-k32")], bounds())
     assert cells(table, "*published: RD-JSCC, official set*") == ["16", "", "", "", "-12.2", ""]  # at k = 16 only
-    assert cells(table, "`rd-jscc`, *missing: needs a GPU*") == ["16", "", "", "", "", ""]
+    assert cells(table, "`rd-jscc-paper`, *missing: needs a GPU*") == ["16", "", "", "", "", ""]
     assert table.count("| `klt-jscc` |") == 3
-    assert table.count("| `rd-jscc-lite` |") == 1
+    assert table.count("| `rd-jscc` |") == 3
 
 
 def bounds() -> list[dict[str, Any]]:
@@ -134,14 +133,16 @@ def bounds() -> list[dict[str, Any]]:
 
 
 def test_sweeps_are_of_the_models_of_the_scenario(collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jscc, "evaluate_jscc", lambda model, store, **options: {"points": [model]})
+    monkeypatch.setattr(jscc, "evaluate_jscc", lambda model, store, **options: {"points": [{"model": model}]})
+    monkeypatch.setattr(jscc.zoo, "load", lambda model: SimpleNamespace(efforts=3))
     monkeypatch.setattr(jscc, "leak_check", lambda model, store, **options: model)
     monkeypatch.setattr(limits, "over_link", lambda *given, **options: {})
     store: Any = None
     measured = jscc.measure(store, "uplink", "cost2100")
-    assert {sweep["model"] for sweep in measured["sweeps"].values()} == {"rd-jscc-lite-cost2100-k32"}
-    assert "the same, trained for it" not in measured["sweeps"]  # adjscc-cnr-lite is not among these models
-    assert len(measured["sweeps"]) == 4
+    assert {sweep["model"] for sweep in measured["sweeps"].values()} == {"rd-jscc-cost2100-k32"}
+    assert len(measured["sweeps"]) == 5
+    [effort] = [sweep for sweep in measured["sweeps"].values() if sweep["column"] == "effort"]
+    assert [point["effort"] for point in effort["points"]] == [0, 1, 2]
 
 
 def test_the_whole_band_is_a_sweep_where_it_is_kept(collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,6 +153,7 @@ def test_the_whole_band_is_a_sweep_where_it_is_kept(collection: Path, monkeypatc
         return {"points": []}
 
     monkeypatch.setattr(jscc, "Store", lambda path: path)
+    monkeypatch.setattr(jscc.zoo, "load", lambda model: SimpleNamespace(efforts=3))
     monkeypatch.setattr(jscc, "evaluate_jscc", evaluated)
     monkeypatch.setattr(jscc, "leak_check", lambda *given, **options: {})
     monkeypatch.setattr(limits, "over_link", lambda *given, **options: {})
@@ -192,7 +194,7 @@ def test_pictures_are_of_one_data_set(collection: Path, zoo_cli: Cli, tmp_path: 
         (("snr", "--k", "16"), "the package has models of different data; choose one: --scenario inh|cost2100"),
         (("rd", "--scenario", "inh"), "unknown scenario 'inh'; allowed: cost2100"),
         (("rd", "crnet-cost2100-132b", "--scenario", "cost2100"), "--scenario goes without a MODEL"),
-        (("snr", "rd-jscc-lite-cost2100-k32", "klt-jscc-inh-k32"), "results of different data cannot share a picture"),
+        (("snr", "rd-jscc-cost2100-k32", "klt-jscc-inh-k32"), "results of different data cannot share a picture"),
     ):
         assert_one_line_error(zoo_cli("plot", *arguments, "--out", "none.png"), 2, words)
     assert not (tmp_path / "none.png").exists()

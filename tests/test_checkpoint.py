@@ -267,13 +267,13 @@ def test_models_by_name(collection: Path) -> None:
 def test_the_nearest_model_is_of_the_same_data_set_family_and_rate() -> None:
     families, rates = ("gd-csi", "klt", "csinet"), ("64b", "128b", "256b")
     known = [f"{family}-{data}-{rate}" for data in ("cdl", "cost2100") for family in families for rate in rates]
-    known += ["rd-jscc-lite-cdl-k32", "klt-jscc-cost2100-k32"]
+    known += ["rd-jscc-cdl-k32", "klt-jscc-cost2100-k32"]
     for name, nearest in (
         ("gd-csi-paper-cost2100-128b", "gd-csi-cost2100-128b, gd-csi-cost2100-64b, gd-csi-cost2100-256b"),
         ("gd-csi-inh-256b", "gd-csi-"),  # nothing of that data set: bits, not symbols, all the same
         ("csinet-cdl-132b", "csinet-cdl-128b"),
         ("klt-cost2010-64b", "klt-cost2100-64b"),
-        ("rd-jscc-cost2100-k32", "klt-jscc-cost2100-k32, rd-jscc-lite-cdl-k32"),
+        ("rd-jscc-cost2100-k32", "klt-jscc-cost2100-k32, rd-jscc-cdl-k32"),
         ("gd-csi-cdl", "gd-csi-cdl-"),  # no name of a model
     ):
         assert unknown_model(name, known).startswith(f"unknown model {name!r}; nearest: {nearest}")

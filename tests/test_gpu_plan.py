@@ -52,8 +52,8 @@ share = 1
 set = { "codec.symbols" = [2, 4] }
 
 [[jobs]]
-name = "rd-jscc"
-recipe = "rd-jscc"
+name = "rd-jscc-paper"
+recipe = "rd-jscc-paper"
 init = "adjscc"
 share = 1
 speed = false
@@ -61,7 +61,7 @@ set = { "codec.symbols" = [2, 4] }
 
 [[sweeps]]
 name = "quantised"
-models = "rd-jscc-*"
+models = "rd-jscc-paper-*"
 symbols = [4]
 snr_db = [5]
 bits = ["none", 4]
@@ -138,9 +138,9 @@ def test_plans_build_and_each_job_fits_the_one_it_starts_from(name: str, monkeyp
     ("change", "message"),
     [
         (("minutes = 60", "minutes = 0"), "minutes"),
-        (('init = "several"', 'init = "rd-jscc"'), "no job before it"),
+        (('init = "several"', 'init = "rd-jscc-paper"'), "no job before it"),
         (('name = "tuned"', 'name = "several"'), "two jobs are named several"),
-        (('recipe = "rd-jscc"', 'recipe = "rd-jsc"'), "unknown recipe"),
+        (('recipe = "rd-jscc-paper"', 'recipe = "rd-jscc-papr"'), "unknown recipe"),
         (('recipe = "adjscc"', 'recipe = "klt-jscc"'), "fitted in closed form"),
         (("share = 1", "share = 1\nseeds = 1"), "did you mean 'seed'"),
         (("share = 1\n", ""), "jobs.0.share: Field required"),
@@ -168,7 +168,7 @@ def test_no_gpu_and_no_plan_are_one_line(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_killed_session_goes_on_and_does_nothing_twice(home: Path) -> None:
     steps = dict(log.states(log.Log(home / "out" / log.LOG)))
-    speeds = {"speed tuned", "speed rd-jscc"}
+    speeds = {"speed tuned", "speed rd-jscc-paper"}
     assert {step for step, state in steps.items() if state != "done"} == speeds
     assert {steps[step] for step in speeds} == {"left out"}
     for step in steps:
@@ -180,7 +180,7 @@ def test_a_killed_session_goes_on_and_does_nothing_twice(home: Path) -> None:
 
 def test_what_comes_home_is_a_collection_that_replays(home: Path) -> None:
     models = home / "home/models"
-    names = ["adjscc-cdl-k4", "gd-csi-paper-cdl-128b", "gd-csi-paper-cdl-64b", "rd-jscc-cdl-k4"]
+    names = ["adjscc-cdl-k4", "gd-csi-paper-cdl-128b", "gd-csi-paper-cdl-64b", "rd-jscc-paper-cdl-k4"]
     assert sorted(read_index(models)) == names
     [shared] = {part for name in names for part in parts(models / name)}  # of both rates of GD-CSI
     assert list(models.glob("*.safetensors")) == [shared]
@@ -189,7 +189,7 @@ def test_what_comes_home_is_a_collection_that_replays(home: Path) -> None:
         found = json.loads((models / name / "results.json").read_text())
         assert found["data"]["name"] == "cdl-c-fdd-mini-rehearsal-v1"
         assert str(home) not in (models / name / "config.json").read_text()
-    measured = json.loads((home / "home/measured/rd-jscc-cdl-k4.json").read_text())
+    measured = json.loads((home / "home/measured/rd-jscc-paper-cdl-k4.json").read_text())
     assert [leak["k"] for leak in measured["leaks"]] == [2, 4]
     assert [point["bits"] for point in measured["quantised"] if point["steps"] == 0] == [None, 4]
     rows = json.loads((home / "home/measured/gd-csi-paper-cdl-128b.json").read_text())["throughput"]

@@ -42,8 +42,8 @@ def bound(k: int, channel: str = "rayleigh") -> dict[str, Any]:
     return {"link": {"k": k, "channel": channel}, "rows": [row]}
 
 
-RD = measured("rd-jscc-lite-cost2100-k32", k=(8, 16), steps=(0, 2), bits=(None, 4), cnr=(None, 0.0))
-UNET = measured("unet-jscc-lite-cost2100-k16")
+RD = measured("rd-jscc-cost2100-k32", k=(8, 16), steps=(0, 2), bits=(None, 4), cnr=(None, 0.0))
+UNET = measured("unet-jscc-cost2100-k16")
 
 
 def test_a_curve_is_named_by_what_differs() -> None:
@@ -51,18 +51,18 @@ def test_a_curve_is_named_by_what_differs() -> None:
     assert alone.measured == {
         f"{steps} steps": [(snr, nmse_db(16, snr, steps, None, None)) for snr in (-5, 0, 5)] for steps in (0, 2)
     }  # in the order of the SNR
-    assert alone.title.endswith(" test samples\nrd-jscc-lite, k = 16, rayleigh")
+    assert alone.title.endswith(" test samples\nrd-jscc, k = 16, rayleigh")
     assert list(plot.curves([RD], chosen={"k": [16], "steps": [0]}).measured) == [
         "analog, perfect CSI", "analog, CNR 0 dB", "4 bits, perfect CSI", "4 bits, CNR 0 dB"
     ]  # fmt: skip
     assert len(plot.curves([RD]).measured) == 2 * 2 * 2 * 2
     both = plot.curves([RD, UNET], chosen={"k": [16], "steps": [0], "bits": [None], "cnr_db": [None]})
-    assert list(both.measured) == ["rd-jscc-lite", "unet-jscc-lite"]
-    assert list(plot.curves([UNET]).measured) == ["unet-jscc-lite"]
-    rates = plot.curves([UNET, measured("unet-jscc-lite-cost2100-k8", k=(8,))])
+    assert list(both.measured) == ["rd-jscc", "unet-jscc"]
+    assert list(plot.curves([UNET]).measured) == ["unet-jscc"]
+    rates = plot.curves([UNET, measured("unet-jscc-cost2100-k8", k=(8,))])
     assert list(rates.measured) == ["k = 16", "k = 8"]
-    clash = plot.curves([UNET, measured("unet-jscc-lite-cost2100-k32", k=(16, 32))], chosen={"k": [16]})
-    assert list(clash.measured) == ["unet-jscc-lite-cost2100-k16", "unet-jscc-lite-cost2100-k32"]
+    clash = plot.curves([UNET, measured("unet-jscc-cost2100-k32", k=(16, 32))], chosen={"k": [16]})
+    assert list(clash.measured) == ["unet-jscc-cost2100-k16", "unet-jscc-cost2100-k32"]
     links = plot.curves([UNET, {**UNET, "channel": "awgn"}], chosen={"snr_db": [5]})
     assert links.measured == {link: [(5, nmse_db(16, 5, 0, None, None))] for link in ("rayleigh", "awgn")}
 
@@ -70,7 +70,7 @@ def test_a_curve_is_named_by_what_differs() -> None:
 def test_error_over_symbols() -> None:
     chosen = {"snr_db": [5], "steps": [2], "bits": [4], "cnr_db": [0]}
     found = plot.curves([RD], [bound(32), bound(8), bound(16)], "k", chosen, with_published=True)
-    assert found.measured == {"rd-jscc-lite": [(k, nmse_db(k, 5, 2, 4, 0)) for k in (8, 16)]}
+    assert found.measured == {"rd-jscc": [(k, nmse_db(k, 5, 2, 4, 0)) for k in (8, 16)]}
     assert found.limits == {"Gaussian bound, ergodic": [(8, -10), (16, -18), (32, -34)]}
     assert found.published == {"RD-JSCC, official set": [(16, -12.2)], "U-Net JSCC, official set": [(16, -9.2)]}
     assert found.title.endswith("samples\nSNR 5 dB, 2 steps, 4 bits, CNR 0 dB, rayleigh")
@@ -105,7 +105,7 @@ def test_block_error_rates() -> None:
     with_bler = {**UNET, "points": [{**point, "bler": 10 ** point["nmse_db"]} for point in UNET["points"]]}
     found = plot.curves([with_bler], measure="bler")
     assert found.measure == "bler"
-    assert found.measured == {"unet-jscc-lite": [(snr, 10 ** nmse_db(16, snr, 0, None, None)) for snr in (-5, 0, 5)]}
+    assert found.measured == {"unet-jscc": [(snr, 10 ** nmse_db(16, snr, 0, None, None)) for snr in (-5, 0, 5)]}
     for results, options, words in (
         ([with_bler, RD], {}, "no block error rates; zoo eval --bler"),
         ([with_bler], {"limits": [bound(16)]}, "are of the NMSE"),

@@ -43,6 +43,9 @@ JSCC: dict[str, Any] = {
 REFINED: dict[str, Any] = {
     **TINY, **JSCC, "first.steps": 3, "first.batch": 8, "first.warmup_steps": 0, "first.validation_samples": 8,
 }  # fmt: skip
+DENSE_JSCC: dict[str, Any] = {
+    **{name: value for name, value in DENSE.items() if name != "codec.decoder_blocks"}, "codec.denoiser_blocks": 1, "codec.symbols": (2, 4),
+}  # fmt: skip
 SMALL: dict[str, Any] = {"training.steps": 4, "training.batch": 8, "training.validation_samples": 8}
 
 
@@ -73,12 +76,11 @@ def test_every_recipe_builds_and_every_lite_one_is_small(name: str, source: data
         assert sum(parameter.numel() for parameter in codec.parameters()) <= 1_000_000
 
 
-def test_networks_have_a_lite_size() -> None:
-    families = ("adjscc", "csinetplus-jscc", "unet-jscc", "rd-jscc", "gd-jscc")
-    ablations = ("-large", "-small", "-cnr", "-indoor")  # of the papers' sizes
-    full = {name for name in config.names() if name.startswith(families) and not name.endswith(("-lite", *ablations))}
-    assert full
-    assert {f"{name}-lite" for name in full} <= set(config.names())
+def test_what_rd_jscc_is_compared_with_comes_in_its_layers_too() -> None:
+    kinds = {name: config.load(name).architecture for name in config.names()}
+    published = ("adjscc", "csinetplus-jscc", "unet-jscc", "gd-jscc")
+    assert {kinds[f"{name}-dense"] for name in published} == {kinds["rd-jscc"]} == {"dense-jscc"}
+    assert {kinds[name] for name in (*published, "rd-jscc-paper")} == {"adjscc", "unet-jscc", "rd-jscc"}
 
 
 @pytest.mark.parametrize(
@@ -91,8 +93,9 @@ def test_networks_have_a_lite_size() -> None:
         ("gd-csi-paper-multirate", {**TINY, "codec.rates": (64, 128), "codec.objective": "sampler"}),
         ("csinet", SMALL),
         ("adjscc", {**JSCC, "codec.cnr_db": (0.0, 20.0), "codec.bits": 4}),
-        ("rd-jscc", REFINED),  # stopped in the first stage
-        ("rd-jscc", {**REFINED, "first.steps": 1}),  # stopped in the second
+        ("rd-jscc", {**DENSE_JSCC, "codec.cnr_db": (0.0, 20.0), "codec.bits": 4}),
+        ("rd-jscc-paper", REFINED),  # stopped in the first stage
+        ("rd-jscc-paper", {**REFINED, "first.steps": 1}),  # stopped in the second
     ],
 )
 def test_stopped_and_resumed_is_the_same_as_not_stopped(
@@ -153,7 +156,7 @@ def weights_of_a_whole_run(source: data.Cached, directory: Path) -> dict[str, Te
 
 @pytest.mark.parametrize(
     ("name", "changes"),
-    [("gd-csi", DENSE), ("gd-csi-paper", {**TINY, "codec.rate": 64}), ("rd-jscc", REFINED)],
+    [("gd-csi", DENSE), ("gd-csi-paper", {**TINY, "codec.rate": 64}), ("rd-jscc-paper", REFINED)],
 )
 def test_speed_is_measured_beside_a_plain_loop(name: str, changes: dict[str, Any], source: data.Cached) -> None:
     found = training_speed(config.load(name, changes), source, "cpu", 0)
@@ -224,9 +227,9 @@ def test_fine_tuning_starts_from_a_model_or_a_run(source: data.Cached, tmp_path:
 
 
 def test_two_stages(source: data.Cached, tmp_path: Path) -> None:
-    (model,) = train(config.load("rd-jscc", REFINED), source, tmp_path / "run", progress=False)
-    assert model.name == "rd-jscc-cdl-k4"
-    first = tmp_path / "run/first/models/rd-jscc-ae-cdl-k4"
+    (model,) = train(config.load("rd-jscc-paper", REFINED), source, tmp_path / "run", progress=False)
+    assert model.name == "rd-jscc-paper-cdl-k4"
+    first = tmp_path / "run/first/models/rd-jscc-paper-ae-cdl-k4"
     autoencoder, whole = read_tensors(first / "model.safetensors"), read_tensors(model / "model.safetensors")
     assert {name for name in autoencoder if name.startswith("autoencoder.")}
     for name, value in autoencoder.items():  # frozen: weights and normalisation, of the averaged model too
@@ -247,12 +250,12 @@ def test_two_stages(source: data.Cached, tmp_path: Path) -> None:
         assert first_stage(recipe) is None
     changed = {**REFINED, "codec.blocks": 2, "training.init": str(first)}
     with pytest.raises(zoo.ZooError, match="other weights than this recipe"):
-        build(config.load("rd-jscc", changed), source)
+        build(config.load("rd-jscc-paper", changed), source)
 
 
 def test_a_time_budget_is_shared_by_the_stages(source: data.Cached, tmp_path: Path) -> None:
     changes = {**REFINED, "first.steps": 10**6, "training.steps": 10**6}
-    train(config.load("rd-jscc", changes), source, tmp_path / "run", progress=False, max_minutes=4 / 60)
+    train(config.load("rd-jscc-paper", changes), source, tmp_path / "run", progress=False, max_minutes=4 / 60)
     for run in (tmp_path / "run", tmp_path / "run/first"):
         lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
         assert 0 < max(line["step"] for line in lines) < 10**6
@@ -330,13 +333,13 @@ def test_two_processes_train_the_weights_of_one(
 
 
 def test_two_processes_train_two_stages(small_store: Store, tmp_path: Path) -> None:
-    arguments = ["train", "rd-jscc", "--data", small_store.path, *_settings(REFINED), "--quiet", "--out", "run"]
+    arguments = ["train", "rd-jscc-paper", "--data", small_store.path, *_settings(REFINED), "--quiet", "--out", "run"]
     process = _zoo(*arguments, processes=2, cwd=tmp_path)
     _, talk = process.communicate(timeout=240)
     assert process.returncode == 0, talk
-    model = tmp_path / "run/models/rd-jscc-cdl-k4"
+    model = tmp_path / "run/models/rd-jscc-paper-cdl-k4"
     assert check(model, zoo.load(model)) < 1e-6  # written by another process, with threads of its own
-    first = read_tensors(tmp_path / "run/first/models/rd-jscc-ae-cdl-k4/model.safetensors")
+    first = read_tensors(tmp_path / "run/first/models/rd-jscc-paper-ae-cdl-k4/model.safetensors")
     whole = read_tensors(model / "model.safetensors")
     assert all(torch.equal(whole[name], value) for name, value in first.items())
 
@@ -424,8 +427,8 @@ def test_samples_of_the_indoor_hall_are_in_the_models_name(tmp_path: Path) -> No
         ("klt", {"codec.rate": "many"}, "rate = 'many': it should be a number of bits"),
         ("klt", {"codec.side_information_snr_db": 3.0}, "unknown key 'side_information_snr_db'; did you mean"),
         ("klt", {"training.side_information_snr_db": None}, "give training.side_information_snr_db"),
-        ("rd-jscc", {"first.batch": 1000}, "does not fit 600 training samples"),
-        ("rd-jscc", {"first.step": 3}, "unknown key 'first.step'; did you mean 'steps'"),
+        ("rd-jscc-paper", {"first.batch": 1000}, "does not fit 600 training samples"),
+        ("rd-jscc-paper", {"first.step": 3}, "unknown key 'first.step'; did you mean 'steps'"),
         ("adjscc", {"first.steps": 3}, "adjscc is trained in one stage"),
         ("adjscc", {"codec.side_information": False}, "unknown key 'side_information'"),
         ("klt-grid", {}, "does not say what law"),

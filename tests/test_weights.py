@@ -154,7 +154,7 @@ def test_readme_loads_what_is_there() -> None:
 
 def test_readme_example_of_symbols_runs_in_a_fresh_process() -> None:
     page = (ROOT / "README.md").read_text()
-    start = page.index('model = zoo.load("rd-jscc-lite-cdl-k32")')
+    start = page.index('model = zoo.load("rd-jscc-cdl-k32")')
     example = page[start : page.index("```", start)]
     x = "x = torch.ones(2, 32, 32, dtype=torch.complex64).numpy()"
     script = "\n".join(["import zoo, torch", x, example, "assert z.shape == x.shape"])
@@ -189,12 +189,15 @@ def test_better_codecs_are_better() -> None:
         for name in SYMBOLS
         if (results_of := results.read(registry.WEIGHTS / name)) is not None
     }
-    linear, gated, refined = (over_link[f"{name}-cdl-k32"] for name in ("klt-jscc", "adjscc-lite", "rd-jscc-lite"))
-    for point, nmse_db in linear.items():
-        assert gated[point] < nmse_db  # what training adds to the linear code that it starts from
-    for k, snr_db in itertools.product((8, 16, 32), SNRS_DB):
-        best = min(refined[k, snr_db, 0], refined[k, snr_db, 2])
-        assert refined[k, snr_db, "auto"] < best + 0.05  # the receiver's choice costs next to nothing
+    for scenario in ("cdl", "cost2100", "inh"):
+        linear, refined = (over_link[f"{name}-{scenario}-k32"] for name in ("klt-jscc", "rd-jscc"))
+        for k, snr_db in itertools.product((8, 16, 32), SNRS_DB):
+            best = min(refined[k, snr_db, 0], refined[k, snr_db, 2])
+            assert best < linear[k, snr_db, 0]
+            assert refined[k, snr_db, "auto"] < best + 0.1  # the receiver leaves out what promises less than that
+        for k in (8, 16, 32):  # the better the link, the better the estimate
+            falling = [refined[k, snr_db, 2] for snr_db in SNRS_DB]
+            assert falling == sorted(falling, reverse=True)
     grid = [level[f"klt-grid-cdl-{rate}b"] for rate in RATES["klt-grid"]]
     assert grid == sorted(grid, reverse=True)
     assert level["klt-grid-cdl-128b"] < -9.02  # GD-CSI's published figure at this rate

@@ -26,6 +26,7 @@ from zoo.bench import bench
 from zoo.locate import locate
 
 TINY = ("--set", "training.steps=3", "--set", "training.batch=8", "--set", "training.validation_samples=8")
+SMALL_JSCC = (*TINY, "--set", "codec.width=16", "--set", "codec.hidden=16")
 
 
 @pytest.fixture
@@ -121,13 +122,12 @@ def test_train_takes_settings_and_simulates(zoo_cli: Cli, tmp_path: Path) -> Non
 
 
 def test_a_model_that_sends_symbols(small_store: Store, zoo_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = [*TINY, *(part.replace("training", "first") for part in TINY)]
-    made = zoo_cli("train", "rd-jscc", "--lite", *settings, "--data", small_store.path, "--json")
+    made = zoo_cli("train", "rdjscc", *SMALL_JSCC, "--data", small_store.path, "--json")
     assert made.returncode == 0, made.stderr
     facts = json.loads(made.stdout)
     assert facts == {
-        "run": "runs/rd-jscc-lite-cdl-k32",
-        "models": ["runs/rd-jscc-lite-cdl-k32/models/rd-jscc-lite-cdl-k32"],
+        "run": "runs/rd-jscc-cdl-k32",
+        "models": ["runs/rd-jscc-cdl-k32/models/rd-jscc-cdl-k32"],
     }
     model = facts["models"][0]
     assert zoo_cli("check", model).stdout.startswith("ok ")
@@ -148,7 +148,7 @@ def test_a_model_that_sends_symbols(small_store: Store, zoo_cli: Cli, monkeypatc
         f"{kept['points'][0]['bler']:.2g}",
     ]
     assert len(measured.stdout.splitlines()) == 2 + len(kept["points"])
-    assert re.match(r"rd-jscc-lite-cdl-k32: NMSE .* over 96 points; 40 val samples of cdl-c-fdd-v1\n", measured.stdout)
+    assert re.match(r"rd-jscc-cdl-k32: NMSE .* over 96 points; 40 val samples of cdl-c-fdd-v1\n", measured.stdout)
     plain = zoo_cli("eval", model, "--data", small_store.path, "--split", "val", "--json", "--out", "plain.json")
     points = json.loads(plain.stdout)["points"]
     combinations = list(itertools.product((8, 16, 32), (-10, -5, 0, 5, 10), (0, 2, "auto")))
@@ -159,7 +159,7 @@ def test_a_model_that_sends_symbols(small_store: Store, zoo_cli: Cli, monkeypatc
     assert same[0].keys() - points[0].keys() == {"bler", "downlink_snr_db"}
     for arguments, words in (
         (["--snr", "none"], "a link has an SNR"),
-        (["--effort", "1"], "--effort is for models that send payloads; rd-jscc-lite-cdl-k32 sends symbols"),
+        (["--effort", "3"], "effort 3 is not one of this model's: 0, 1, 2"),
         (["--k", "9"], "9 symbols are not served"),
         (["--steps", "-1"], "steps -1 is out of range"),
         (["--steps", "some"], "nor 'auto'"),
@@ -486,9 +486,9 @@ def test_models_that_are_released_are_left_alone(
 
 def test_release_of_a_model_that_sends_symbols(zoo_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = generate(small_recipe(train=20, val=8, test=8), tmp_path / "test.zarr").path
-    made = zoo_cli("train", "adjscc", "--lite", *TINY, "--data", store, "--quiet")
+    made = zoo_cli("train", "adjscc-dense", *SMALL_JSCC, "--data", store, "--quiet")
     assert made.returncode == 0, made.stderr
-    name = "adjscc-lite-cdl-k32"
+    name = "adjscc-dense-cdl-k32"
     told = zoo_cli("release", f"runs/{name}/models/{name}", "--data", store, "--into", "shipped")
     assert told.returncode == 0, told.stderr
     assert re.fullmatch(rf"shipped/{name}: NMSE -?\d+\.\d\d to -?\d+\.\d\d dB over 15 points\n", told.stdout)

@@ -25,7 +25,7 @@ def cli() -> None:
     zoo decompress x.payloads z.npy --side-information y.npy
     zoo train gd-csi --rate 128 --data store.zarr       on a store of datagen, or --simulate
     zoo eval runs/gd-csi-cdl-128b/models/gd-csi-cdl-128b --data store.zarr
-    zoo eval rd-jscc-lite-cdl-k32 --data store.zarr --snr -10:10:5 --k 8,16,32 --steps 0,1,2
+    zoo eval rd-jscc-cdl-k32 --data store.zarr --snr -10:10:5 --k 8,16,32 --steps 0,1,2
     zoo pull hf:ORG/gd-csi-cdl/128b@v1                  from the Hugging Face Hub, for later; zoo list --remote
 
     MODEL is a name (zoo list --remote), the directory of a model, or hf:org/repo[/folder][@revision]. Names are found whatever
