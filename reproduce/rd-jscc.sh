@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# The released rd-jscc models, from nothing: data sets, training, measuring, tables. About two hours of one CPU core, with one thread:
+#     OMP_NUM_THREADS=1 bash reproduce/rd-jscc.sh cdl cost2100 inh
+# Stores go to stores/, runs to runs/, models to zoo/weights/. A run that is stopped goes on when the script is given again.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+train() {  # name of the run, options
+  local run=runs/$1
+  shift
+  zoo train rd-jscc --simulate --out "$run" "$@" $([ -d "$run" ] && echo --resume)
+}
+
+finish() {  # data set, endings of its files
+  zoo train klt-jscc --data "stores/$1.zarr" --out "runs/klt-jscc-$1"
+  zoo release "runs/rd-jscc-$1/models/rd-jscc-$1-k32" "runs/klt-jscc-$1/models/klt-jscc-$1-k32" --data "stores/$1.zarr" --samples 5000 --into zoo/weights
+}
+
+[ $# -gt 0 ] || set -- cdl cost2100 inh
+for set; do
+  case $set in
+    cdl | cost2100 | inh) ;;
+    *)
+      echo "unknown data set $set; there are cdl, cost2100 and inh" >&2
+      exit 2
+      ;;
+  esac
+done
+mkdir -p runs stores
+[ -d stores/uplink.zarr ] || datagen regenerate manifests/datasets/inh-open-uplink-v1.json --out stores/uplink.zarr
+for set; do
+  [ -d "stores/$set.zarr" ] || datagen "$set" --out "stores/$set.zarr"
+  echo "scenario = \"$set\"" > "runs/$set.toml"
+  case $set in
+    cdl)  # delays do not wander, and hardly any energy lies behind the first 16: a smaller network will do
+      train rd-jscc-cdl --set training.samples=200000 --set codec.align=false --set codec.taps=16 --set codec.width=384 --set codec.hidden=512 --max-minutes 13
+      finish cdl
+      python benchmarks/jscc.py stores/cdl.zarr stores/uplink.zarr --readme README.md --picture benchmarks/results/snr.png
+      ;;
+    cost2100)
+      train rd-jscc-cost2100 --simulate-recipe runs/cost2100.toml --set training.samples=300000 --max-minutes 26
+      finish cost2100
+      python benchmarks/jscc.py stores/cost2100.zarr stores/uplink.zarr --scenario cost2100 --readme README.md --picture benchmarks/results/snr-cost2100.png
+      ;;
+    inh)
+      train rd-jscc-inh --simulate-recipe runs/inh.toml --set training.samples=200000 --max-minutes 18
+      finish inh
+      [ -d stores/band.zarr ] || datagen inh --name inh-open-band --train 0 --val 0 --test 2000 --keep-band 667 --shard-samples 512 --out stores/band.zarr
+      python benchmarks/jscc.py stores/inh.zarr stores/uplink.zarr --scenario inh --band stores/band.zarr --readme README.md --picture benchmarks/results/snr-inh.png
+      ;;
+  esac
+done
