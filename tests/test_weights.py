@@ -33,14 +33,7 @@ RATES = {  # of the codecs of CDL, all of which must be there
 CODECS = [registry.model_name(family, "cdl", f"{rate}b") for family, rates in RATES.items() for rate in rates]
 SYMBOLS = [
     registry.model_name(family, "cdl", "k32")
-    for family in (
-        "klt-jscc",
-        "csinetplus-jscc-lite",
-        "adjscc-lite",
-        "adjscc-cnr-lite",
-        "unet-jscc-lite",
-        "rd-jscc-lite",
-    )
+    for family in ("klt-jscc", "rd-jscc")
 ]
 NAMES = zoo.list_models()  # of every scenario
 SENDING = {  # what is sent, and the scenarios that have models which send it
@@ -54,6 +47,7 @@ SETS = {"cdl": "cdl-c-fdd-v1", "cost2100": "cost2100-outdoor-v1", "inh": "inh-op
 def test_every_family_is_there_at_each_rate_and_nothing_else() -> None:
     assert set(zoo.list_models("*-cdl-*")) == set(CODECS + SYMBOLS)
     for scenario in SETS:
+        assert zoo.list_models(f"*-{scenario}-k*") == [f"{family}-{scenario}-k32" for family in ("klt-jscc", "rd-jscc")]
         assert zoo.list_models(f"gd-csi-{scenario}-*") == [f"gd-csi-{scenario}-{rate}b" for rate in RATES["gd-csi"]]
     assert {file.parent.name for file in registry.WEIGHTS.rglob("*/*.safetensors")} == set(NAMES)
     parts = {part for name in NAMES for part in registry.parts(registry.WEIGHTS / name)}

@@ -45,6 +45,7 @@ MOST_STEPS = 100  # of refinement that a decoder may be asked for
 FLOOR = 0.05  # added to a cell's standard deviation, over the mean one
 FEATURES = 64  # numbers of the SNR's and the time's embedding
 LOOK_WEIGHT = 0.2  # of the first look's error in the loss
+LEVEL_WEIGHT = 0.02  # of the level's error [octaves]: where levels span decades, what knows none learns to answer zero, and stays there
 PLACE_WEIGHT = 0.02  # of the cross entropy of the place
 SPAN = 8.0  # log2 of the level, over its mean one, is told within this much
 SEARCHES = (0, 5, 20)  # gradient steps on the symbols, by effort
@@ -227,9 +228,12 @@ class DenseJSCC(RefiningJSCC[DenseJSCCConfig]):
         place, level = strongest(image), level_of(image)
         still = self._aligned(image / level.clamp(min=torch.finfo(torch.float32).tiny)[:, None, None, None], place)
         cells = (still[..., : self.taps] / self.spread).flatten(1)
-        told = (level.log2() - self.usual).clamp(-SPAN, SPAN).to(image.dtype)
-        pairs: Tensor = self.sender(cells, place, told, self._told(snr_db))
+        pairs: Tensor = self.sender(cells, place, self._level(image), self._told(snr_db))
         return pairs
+
+    def _level(self, image: Tensor) -> Tensor:
+        """Log2 of samples' levels over the mean one, [n]."""
+        return (level_of(image).log2() - self.usual).clamp(-SPAN, SPAN).to(image.dtype)
 
     def answers(self, pairs: Tensor, snr_db: Tensor, steps: int) -> list[Answer]:
         """Answer after 0, 1 ... of some steps; the last of them is what a decoder of so many steps says.
@@ -257,7 +261,7 @@ class DenseJSCC(RefiningJSCC[DenseJSCCConfig]):
     def aligned_image(self, answer: Answer) -> Tensor:
         """An answer as an image whose strongest delay is where it is moved to, [n, 2, angle, delay]."""
         image = answer.cells.unflatten(1, (2, self.config.angles, self.taps)) * self.spread
-        image = image * torch.exp2(answer.level.clamp(-SPAN, SPAN) + self.usual)[:, None, None, None]
+        image = image * torch.exp2(SPAN * torch.tanh(answer.level / SPAN) + self.usual)[:, None, None, None]
         return nn.functional.pad(image, (0, self.config.delays - self.taps))
 
     def estimate(self, received: Tensor, snr_db: Tensor, steps: int) -> Tensor:
@@ -325,16 +329,18 @@ class DenseJSCC(RefiningJSCC[DenseJSCCConfig]):
         self, x: Tensor, y: Tensor | None, z: Tensor, draws: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         arrived, place = shared(self.received(x, draws), draws["turn"]), strongest(x)
-        errors, doubts = list[list[Tensor]](), list[Tensor]()
+        errors, doubts, missed = list[list[Tensor]](), list[Tensor](), list[Tensor]()
         for steps, part in self._lessons(len(x)):
             for number, answer in enumerate(self.answers(arrived[part], draws["snr_db"][part], steps)):
                 if number == len(errors):
                     errors.append([])
                 errors[number].append(self._expected_error(answer, x[part]))
+                missed.append(nn.functional.smooth_l1_loss(answer.level, self._level(x[part]).float()))
                 if answer.place is not None:
                     doubts.append(nn.functional.cross_entropy(answer.place, place[part]))
         means = [torch.cat(error).mean() for error in errors]
         loss = torch.stack(means[1:]).mean() + LOOK_WEIGHT * means[0] if len(means) > 1 else means[0]
+        loss = loss + LEVEL_WEIGHT * torch.stack(missed).mean()
         if doubts:
             loss = loss + PLACE_WEIGHT * torch.stack(doubts).mean()
         return loss, {f"error_{steps}": error for steps, error in enumerate(means)}
