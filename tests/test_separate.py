@@ -82,7 +82,7 @@ def test_each_rate_is_the_klt_codec_of_that_rate(code: Separate) -> None:
         assert np.allclose(alone.decompress(alone.compress(x)), shared.decompress(shared.compress(x)), atol=1e-4)
 
 
-@pytest.mark.parametrize(("k", "n"), [(8, 1000), (16, 2000), (32, 500)])
+@pytest.mark.parametrize(("k", "n"), [(8, 500), (16, 1500), (32, 300)])
 def test_no_crc_lets_more_noise_pass_than_chance(code: Separate, k: int, n: int) -> None:
     """The decoder has some paths to choose from, each of which passes by chance with 2^-CRC."""
     noise = torch.randn(n, k, dtype=torch.complex64, generator=torch.Generator().manual_seed(k))
@@ -160,6 +160,14 @@ def test_symbols_may_be_quantised(code: Separate) -> None:
     assert bool(code.blocks(sent, 10).all())
 
 
+def test_block_error_rates_are_the_same_again() -> None:
+    form = Format(0, 20, 6, 8)
+    first = separate.block_error_rate(form, 0.0, 60, seed=3)
+    assert 0 < first < 1
+    assert separate.block_error_rate(form, 0.0, 60, seed=3) == first
+    assert separate.block_error_rate(form, -20.0, 1000, seed=3, most=0.1) == 1  # given up early
+
+
 def test_spare_bits_bring_a_rows_power_next_to_one() -> None:
     payload = torch.randint(0, 2, (200, 30), generator=torch.Generator().manual_seed(0))
     form = Format(0, 30, 6, 8)
@@ -175,26 +183,24 @@ def test_spare_bits_bring_a_rows_power_next_to_one() -> None:
 
 def test_the_table_is_what_leaves_least_error() -> None:
     """Rates rise and errors fall with the SNR, and blocks are lost as seldom as was measured."""
-    fields = {"angles": 4, "delays": 4, "symbols": (16,), "inner": "klt", "rates": RATES, "snr_db": (-8.0, 4.0)}
-    fitted = Separate.fit(source(4000), source(200, 1), SeparateConfig(**fields, blocks=100))
-    again = Separate.fit(source(4000), source(200, 1), SeparateConfig(**fields, blocks=100))
-    assert torch.equal(fitted.choice, again.choice)
+    fields = {"angles": 4, "delays": 4, "symbols": (16,), "inner": "klt", "rates": (20, 48), "snr_db": (-13.0, -1.0)}
+    fitted = Separate.fit(source(4000), source(200, 1), SeparateConfig(**fields, blocks=60))
     numbers = fitted.choice[0, :, 0].tolist()
     assert numbers == sorted(numbers)
     assert numbers[0] == NOTHING
-    assert numbers[-1] > 0
+    assert numbers[-1] == 1
     worth = [1.0, *fitted.distortion.tolist()]
     lost = fitted.block_errors[0].tolist()
     error = [share + (1 - share) * worth[number + 1] for number, share in zip(numbers, lost, strict=True)]
     assert all(later <= earlier + 0.03 for earlier, later in zip(error[:-1], error[1:], strict=True))
     x = source(300, 2)
-    for level in (0.0, 4.0):
+    for level in (-5.0, -1.0):
         received = arrived(fitted.encode(x, level), level, seed=5)
-        place = int(level) + 8
-        assert float(fitted.lost(received, level).float().mean()) == pytest.approx(lost[place], abs=0.06)
-        assert zoo.nmse(x.numpy(), fitted.decode(received, level).numpy()) == pytest.approx(error[place], abs=0.08)
-    steady = transmit(fitted.encode(x, 4.0), 4.0, channel=AWGN(), generator=torch.Generator().manual_seed(1))
-    assert fitted.blocks(steady, 4.0).float().mean() > 0.97  # without fading
+        place = int(level) + 13
+        assert float(fitted.lost(received, level).float().mean()) == pytest.approx(lost[place], abs=0.1)
+        assert zoo.nmse(x.numpy(), fitted.decode(received, level).numpy()) == pytest.approx(error[place], abs=0.1)
+    steady = transmit(fitted.encode(x, -1.0), -1.0, channel=AWGN(), generator=torch.Generator().manual_seed(1))
+    assert fitted.blocks(steady, -1.0).float().mean() > 0.97  # without fading
 
 
 def test_short_payloads_of_profile_code_hold_any_sample() -> None:

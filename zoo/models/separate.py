@@ -28,7 +28,7 @@ from pydantic import Field, ValidationError, model_validator
 from torch import Tensor
 
 from zoo.config import Training, explain
-from zoo.covariances import Covariances, as_arrays, principal
+from zoo.covariances import Covariances, as_arrays
 from zoo.data import Batch, Source
 from zoo.errors import ZooError
 from zoo.models.base import Codec, Fitted, relative_error
@@ -49,6 +49,7 @@ ORDERS = (1, 2, 4, 6, 8)  # bits a symbol: BPSK, QPSK, 16-, 64- and 256-QAM
 SPARE = 3  # bits of a block that set its power, where the modulation has several
 FULLEST = 0.92  # share of the coded bits that are not redundant, at most
 ORDERS_TRIED = 2  # modulations, the smallest that can take a payload
+MOST_LOST = 0.5  # share of blocks; where more are lost, nothing is sent
 MISSES = 2  # rates in a row that bring nothing, after which higher ones are not tried
 FIRST_BLOCKS = 100  # that a trial takes before it is given up
 NOTHING = -1  # in place of a payload's number: nothing is sent
@@ -300,8 +301,8 @@ class Separate(JSCC[SeparateConfig], Fitted[SeparateConfig]):
             batches = map(as_arrays, (Batch(part, None, part) for part in x.split(4096)))
             covariances = Covariances.of(batches)
             inner = KLT.fit(config.offered[-1], covariances)
-            power, _ = principal(covariances.x)
-            widths = [allocate(power.clip(0), rate) for rate in config.offered[:-1]]  # of its strongest components
+            power = torch.view_as_complex(inner.estimator).abs().double().square().sum(0).numpy()  # of components
+            widths = [allocate(power, rate) for rate in config.offered[:-1]]
             config = config.model_copy(update={"widths": (*widths, inner.widths)})
             code = cls(config)
         else:
@@ -333,7 +334,7 @@ class Separate(JSCC[SeparateConfig], Fitted[SeparateConfig]):
                 for order in _orders(number, offered[number], k):
                     if worth >= least:
                         continue
-                    most = (least - worth) / (1 - worth)  # share of lost blocks that would take all that is gained
+                    most = min((least - worth) / (1 - worth), MOST_LOST)  # share of lost blocks that takes the gain
                     lost = before.get((number, order), 1.0)
                     if lost > 0:
                         form = Format(number, offered[number], order, k)
