@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from pathlib import Path
@@ -173,7 +174,7 @@ def test_spare_bits_bring_a_rows_power_next_to_one() -> None:
     form = Format(0, 30, 6, 8)
     assert form.information == 30 + SPARE
     sent = separate.block(payload, form)
-    grid = (sent.real.abs() * math.sqrt(42))  # odd numbers, but for what unit power has scaled
+    grid = sent.real.abs() * math.sqrt(42)  # odd numbers, but for what unit power has scaled
     off = torch.stack([(grid / odd - 1).abs() for odd in (1, 3, 5, 7)]).amin(0)
     assert float(off.median()) < 0.03
     bits, whole = separate.opened(sent, form, 15.0)
@@ -192,7 +193,7 @@ def test_the_table_is_what_leaves_least_error() -> None:
     worth = [1.0, *fitted.distortion.tolist()]
     lost = fitted.block_errors[0].tolist()
     error = [share + (1 - share) * worth[number + 1] for number, share in zip(numbers, lost, strict=True)]
-    assert all(later <= earlier + 0.03 for earlier, later in zip(error[:-1], error[1:], strict=True))
+    assert all(later <= earlier + 0.03 for earlier, later in itertools.pairwise(error))
     x = source(300, 2)
     for level in (-5.0, -1.0):
         received = arrived(fitted.encode(x, level), level, seed=5)
@@ -233,7 +234,9 @@ def test_training_is_fitting_and_results_have_the_share_of_lost_blocks(
     assert found["points"][0]["lost_share"] < 0.2
     assert found["points"][1]["lost_share"] > 0.8  # the table ends at 4 dB
     assert found["points"][1]["nmse_db"] == pytest.approx(0, abs=0.5)
-    shown = zoo_cli("eval", path, "--data", small_store.path, "--split", "val", "--snr", "5", "--out", tmp_path / "r.json")
+    shown = zoo_cli(
+        "eval", path, "--data", small_store.path, "--split", "val", "--snr", "5", "--out", tmp_path / "r.json"
+    )
     assert shown.returncode == 0, shown.stderr
     assert "lost" in shown.stdout
     shown = zoo_cli("train", "separate", "--data", small_store.path, "--set", "codec.inner=turbo")

@@ -314,7 +314,9 @@ class Separate(JSCC[SeparateConfig], Fitted[SeparateConfig]):
             for number, rate in enumerate(config.offered):
                 codec = code.codec(number)
                 if isinstance(codec, ShortProfileCode) and not codec.holds_blanks():
-                    raise ZooError(f"profile-code cannot keep payloads to {rate} bits on these samples; offer longer ones")
+                    raise ZooError(
+                        f"profile-code cannot keep payloads to {rate} bits on these samples; offer longer ones"
+                    )
                 estimate = codec.reconstruct(codec.codes(unseen), None)
                 pair = (torch.view_as_real(estimate), torch.view_as_real(unseen))
                 code.distortion[number] = relative_error(*pair).mean()
