@@ -9,7 +9,6 @@ are those of :func:`zoo.limits.separation` at the rates of the model's own paylo
 
 from __future__ import annotations
 
-import functools
 import math
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -68,8 +68,11 @@ def measure(store: Store, model: Path, scenario: str, samples: int) -> dict[str,
 def ideal(model: Separate, k: int, snr_db: float) -> dict[str, float]:
     """NMSE in dB of the same payloads behind an ideal code, taking turns between rates."""
     h = Rayleigh().sample(CHANNELS, k, torch.Generator().manual_seed(0))
-    rates, errors = (0, *model.config.offered), (1.0, *model.distortion.tolist())
-    curve = functools.partial(np.interp, xp=rates, fp=np.minimum.accumulate(errors))
+    rates, errors = (0, *model.config.offered), np.minimum.accumulate((1.0, *model.distortion.tolist()))
+
+    def curve(bits: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.interp(bits, rates, errors)
+
     found = separation(curve, capacity_bits(h, snr_db))
     return {name: 10 * math.log10(found[name]) for name in IDEAL}
 

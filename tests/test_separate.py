@@ -6,6 +6,7 @@ import itertools
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,7 +48,14 @@ def source(n: int, seed: int = 0) -> Tensor:
 @pytest.fixture(scope="module")
 def code() -> Separate:
     """A model whose table is written by hand: at -20 dB nothing is sent, from 0 dB on the rate of each k, the highest first."""
-    fields = {"angles": 4, "delays": 4, "symbols": (32,), "inner": "klt", "rates": RATES, "snr_db": (20.0, 20.0)}
+    fields: dict[str, Any] = {
+        "angles": 4,
+        "delays": 4,
+        "symbols": (32,),
+        "inner": "klt",
+        "rates": RATES,
+        "snr_db": (20.0, 20.0),
+    }
     fitted = Separate.fit(source(4000), source(64, 1), SeparateConfig(**fields, blocks=20))
     whole = Separate(fitted.config.model_copy(update={"symbols": SYMBOLS, "snr_db": (float(LOW), float(HIGH))}))
     whole.inner.load_state_dict(fitted.inner.state_dict())
@@ -184,7 +192,14 @@ def test_spare_bits_bring_a_rows_power_next_to_one() -> None:
 
 def test_the_table_is_what_leaves_least_error() -> None:
     """Rates rise and errors fall with the SNR, and blocks are lost as seldom as was measured."""
-    fields = {"angles": 4, "delays": 4, "symbols": (16,), "inner": "klt", "rates": (20, 48), "snr_db": (-13.0, -1.0)}
+    fields: dict[str, Any] = {
+        "angles": 4,
+        "delays": 4,
+        "symbols": (16,),
+        "inner": "klt",
+        "rates": (20, 48),
+        "snr_db": (-13.0, -1.0),
+    }
     fitted = Separate.fit(source(4000), source(200, 1), SeparateConfig(**fields, blocks=60))
     numbers = fitted.choice[0, :, 0].tolist()
     assert numbers == sorted(numbers)
@@ -209,7 +224,7 @@ def test_short_payloads_of_profile_code_hold_any_sample() -> None:
     x = torch.zeros(300, 8, 8, dtype=torch.complex64)
     draws = torch.randn(300, 3, dtype=torch.complex64, generator=generator)
     x.view(300, -1).scatter_(1, torch.randint(0, 64, (300, 3), generator=generator), draws)
-    fields = {"angles": 8, "delays": 8, "profiles": 8, "shifts": 2, "rate": 40, "rates": (32, 40)}
+    fields: dict[str, Any] = {"angles": 8, "delays": 8, "profiles": 8, "shifts": 2, "rate": 40, "rates": (32, 40)}
     code = ShortProfileCode.fit(x, ShortProfileCodeConfig(**fields))
     odd = torch.cat((x[:50], 1e6 * x[:10], 0 * x[:2], torch.ones(2, 8, 8, dtype=torch.complex64)))
     for rate in (32, 40):
@@ -265,6 +280,11 @@ def test_recipes_that_make_no_sense_are_refused(
         build(recipe, data.Cached(data.Store(small_store.path), "cpu", None, 0))
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_errors_are_measured_on_samples_that_were_not_fitted_to() -> None:
+    with pytest.raises(ZooError, match="the val split, which has no samples"):
+        Separate.fit(source(100), source(0), SeparateConfig(angles=4, delays=4, inner="klt", rates=(20,)))
 
 
 def test_calls_that_make_no_sense_are_refused(code: Separate) -> None:

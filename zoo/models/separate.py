@@ -160,10 +160,10 @@ class Separate(JSCC[SeparateConfig], Fitted[SeparateConfig]):
     def __init__(self, config: SeparateConfig) -> None:
         super().__init__(config)
         size, offered = (len(config.symbols), len(self.levels())), config.offered
-        shape = {"angles": config.angles, "delays": config.delays, "side_information": False}
+        shape: dict[str, Any] = {"angles": config.angles, "delays": config.delays, "side_information": False}
         if config.inner == "klt":
             widths = config.widths[-1] if config.widths else ()  # none before the fit
-            options = {"side_information_components": 0, "rate": sum(widths), "widths": widths}
+            options: dict[str, Any] = {"side_information_components": 0, "rate": sum(widths), "widths": widths}
             self.inner: KLT | ShortProfileCode = KLT(KLTConfig.model_construct(**{**shape, **options}))
         else:
             profile = {"profiles": config.profiles, "shifts": config.shifts, "rate": offered[-1], "rates": offered}
@@ -294,8 +294,10 @@ class Separate(JSCC[SeparateConfig], Fitted[SeparateConfig]):
         :param x: physical values, complex [n, angle, delay]
         :param unseen: other samples, that errors are measured on
         :param seed: of the profiles, and of blocks, channels and noise
-        :raises ZooError: samples that the codec cannot be made of, or a rate that it cannot have
+        :raises ZooError: samples that the codec cannot be made of, none to measure errors on, or a rate that the codec cannot have
         """
+        if not len(unseen):
+            raise ZooError("separate measures its payloads on the val split, which has no samples")
         inner: KLT | ShortProfileCode
         if config.inner == "klt":
             batches = map(as_arrays, (Batch(part, None, part) for part in x.split(4096)))
