@@ -81,7 +81,7 @@ def evaluate_jscc(
         link.send(sender, channels, blank)
     for point in points:
         point.decode(receiver)
-        point.refined = 0
+        point.refined = point.lost = 0
     for link in links.values():
         link.rewind()
     done = 0
@@ -100,7 +100,9 @@ def evaluate_jscc(
                 bar.update(len(x))
     return {
         **origin(config, store, split, count, receiver, command), "domain": domain, "effort": level_of_effort,
-        "symbols": list(receiver.config.symbols), "channel": str(channel), "points": [point.result(config["name"], downlink_snr_db) for point in points],
+        "symbols": list(receiver.config.symbols), "channel": str(channel), "points": [
+            point.result(config["name"], downlink_snr_db, receiver.in_blocks) for point in points
+        ],
     }  # fmt: skip
 
 
@@ -213,20 +215,25 @@ class _Point:
         self.errors: list[NDArray[Any]] = []
         self.failed_blocks = 0.0  # expected number, a block a sample
         self.refined = 0  # samples that the receiver refined of its own accord
+        self.lost = 0  # samples whose block the receiver found broken
 
     def decode(self, receiver: JSCC[Any]) -> Tensor:
         """What the receiver makes of what has arrived, [n, angle, delay]."""
         received, snr_db = self.link.received, self.link.snr_db
         if self.steps == "auto":
             self.refined += int(receiver.worth_refining(received, snr_db).sum())
+        if receiver.in_blocks:
+            self.lost += int(receiver.lost(received, snr_db).sum())
         return receiver.decode(received, snr_db, self.steps)
 
-    def result(self, name: str, downlink_snr_db: float | None) -> dict[str, Any]:
+    def result(self, name: str, downlink_snr_db: float | None, in_blocks: bool) -> dict[str, Any]:
         link = self.link
         chosen = {"k": link.k, "snr_db": link.snr_db, "steps": self.steps, "bits": link.bits, "cnr_db": link.cnr_db}
         found = {**chosen, **error_facts(self.errors, name)}
         if self.steps == "auto":
             found["refined_share"] = self.refined / sum(map(len, self.errors))
+        if in_blocks:
+            found["lost_share"] = self.lost / sum(map(len, self.errors))
         if downlink_snr_db is not None:
             found |= {"bler": self.failed_blocks / sum(map(len, self.errors)), "downlink_snr_db": downlink_snr_db}
         return found

@@ -29,6 +29,7 @@ ARCHITECTURES = {
     "crnet": "zoo.models.crnet:CRNet",
     "gd-csi": "zoo.models.gdcsi:GDCSI",
     "profile-code": "zoo.models.profile_code:ProfileCode",
+    "separate": "zoo.models.separate:Separate",
     "klt-jscc": "zoo.models.klt_jscc:KLTJSCC",
     "adjscc": "zoo.models.adjscc:ADJSCC",
     "unet-jscc": "zoo.models.unetjscc:UNetJSCC",

@@ -221,7 +221,8 @@ def evaluate(
         click.echo(f"{found['model']}: {size_of(found)}, NMSE {results.summary(found)}; {where}")
         return
     click.echo(f"{found['model']}: NMSE {results.summary(found)}; {where}")
-    click.echo("   k     SNR  steps  bits     CNR      NMSE" + "      BLER" * bler)
+    blocks = "lost_share" in found["points"][0]
+    click.echo("   k     SNR  steps  bits     CNR      NMSE" + "      BLER" * bler + "      lost" * blocks)
     for point in found["points"]:
         decibels_of = {
             name: "none" if point[name] is None else f"{point[name]:g}" for name in ("snr_db", "bits", "cnr_db")
@@ -229,6 +230,7 @@ def evaluate(
         click.echo(
             f"{point['k']:>4}  {decibels_of['snr_db']:>6}  {point['steps']:>5}  {decibels_of['bits']:>4}  {decibels_of['cnr_db']:>6}  {point['nmse_db']:>8.2f}"
             + (f"  {point['bler']:>8.2g}" if bler else "")
+            + (f"  {point['lost_share']:>8.2g}" if blocks else "")
         )
 
 

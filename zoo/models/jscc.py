@@ -68,6 +68,7 @@ class JSCC(Model[J]):
     """
 
     steps: tuple[int, int] = (0, 0)  # fewest and most refinement steps of the decoder
+    in_blocks: ClassVar[bool] = False  # it sends blocks, which arrive whole or not at all: see :meth:`lost`
     default_steps: int = 0
 
     # what a family defines -----------------------------------------------------------------------------------------------
@@ -88,6 +89,15 @@ class JSCC(Model[J]):
         :param steps: of refinement, in the range of :attr:`steps`
         :returns: image, [n, 2, angle, delay]
         """
+
+    def sent(self, image: Tensor, snr_db: Tensor, k: int) -> Tensor:
+        """Symbols of one rate: the first k of the latent, unless a family has a code for each k.
+
+        :param image: as :meth:`latent` takes it; likewise ``snr_db``
+        :param k: one of the config's ``symbols``
+        :returns: [n, k, 2], each row of average power one
+        """
+        return unit_power(wide(self.latent(image, snr_db)[:, :k]))
 
     def searched(self, image: Tensor, pairs: Tensor, snr_db: Tensor, effort: int) -> Tensor:
         """Look for symbols through the decoder, whose expected error is at most that of given ones.
@@ -123,7 +133,7 @@ class JSCC(Model[J]):
         for image, level in zip(samples.split(self.at_once), snr.split(self.at_once), strict=True):
             if len(image):
                 seen = self.to_image(image.to(self.device, self.complex_dtype))
-                pairs = unit_power(wide(self.latent(seen, level)[:, :k]))
+                pairs = self.sent(seen, level, k)
                 parts.append(self.searched(seen, pairs, level, tried) if tried else pairs)
         pairs = torch.cat(parts)
         if bits is not None:
@@ -186,6 +196,22 @@ class JSCC(Model[J]):
         received = _symbols_of(received)
         parts = [torch.zeros(0, dtype=torch.bool, device=self.device)]
         return _as_given(torch.cat(parts + [self._worth(*part) for part in self._arrived(received, snr_db)]), received)
+
+    @torch.inference_mode()
+    def lost(self, received: Any, snr_db: Any) -> Any:
+        """Which samples' blocks the receiver finds broken: none, unless a family sends blocks.
+
+        :param received: as :meth:`decode` takes it; likewise ``snr_db``
+        :returns: bool [n], a tensor where ``received`` is one, else numpy
+        :raises ZooError: as :meth:`decode` does
+        """
+        received = _symbols_of(received)
+        parts = [torch.zeros(0, dtype=torch.bool, device=self.device)]
+        return _as_given(torch.cat(parts + [self._broken(*part) for part in self._arrived(received, snr_db)]), received)
+
+    def _broken(self, pairs: Tensor, snr_db: Tensor) -> Tensor:
+        """As :meth:`lost`, of received [n, k, 2]."""
+        return torch.zeros(len(pairs), dtype=torch.bool, device=self.device)
 
     def _worth(self, pairs: Tensor, snr_db: Tensor) -> Tensor:
         """As :meth:`worth_refining`, of received [n, k, 2]: none, unless a family knows better."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -68,6 +68,8 @@ REACH = 4  # steps about that of the first attempt that further ones try
 class ProfileCodeConfig(MultiRateConfig):
     """It estimates X, by the payload alone."""
 
+    LEAST: ClassVar[int] = 64  # bits of a payload, which any sample's header fits
+
     side_information: bool = False
     rate: int = Field(128, ge=64, description="bits of a payload")
     profiles: int = Field(512, ge=2, le=4096, description="power profiles to choose from")
@@ -77,8 +79,8 @@ class ProfileCodeConfig(MultiRateConfig):
     def _fits(self) -> Self:
         if self.side_information:
             raise ValueError("side_information must be false: this code estimates X by the payload alone")
-        if min(self.shared) < 64:
-            raise ValueError(f"rates {self.rates} must be 64 and up")
+        if min(self.shared) < self.LEAST:
+            raise ValueError(f"rates {self.rates} must be {self.LEAST} and up")
         if 2 * self.shifts >= self.delays:
             raise ValueError(f"shifts {self.shifts} must be under half of the {self.delays} delays")
         return self
