@@ -17,9 +17,9 @@ from typing import Any
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+import zoo
 from benchmarks.released import MISSING, missing, of_family, released, remark
 from benchmarks.tables import SCENARIO, arguments, publish
-import zoo
 from zoo import limits, plot, registry
 from zoo.data import Store
 from zoo.evaluate_jscc import SNRS_DB, evaluate_jscc, leak_check
@@ -63,7 +63,11 @@ def measure(
         for effort in range(zoo.load(models[FAMILY]).efforts)
         for point in evaluate_jscc(models[FAMILY], store, **common, steps=(2,), effort=effort)["points"]
     ]
-    sweeps["effort of the phone, searching its symbols"] = {"model": models[FAMILY], "column": "effort", "points": efforts}
+    sweeps["effort of the phone, searching its symbols"] = {
+        "model": models[FAMILY],
+        "column": "effort",
+        "points": efforts,
+    }
     office = evaluate_jscc(models[FAMILY], store, **common, channel=uplink, steps=(2,))["points"]
     sweeps["over office channels with line of sight"] = {"model": models[FAMILY], "column": "steps", "points": office}
     if band is not None:

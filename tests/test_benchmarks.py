@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -98,7 +97,10 @@ def test_full_sizes_that_are_missing_are_rows() -> None:
         "",
     ]
     assert missing([*CODECS, codec("gd-csi-paper-cost2100-128b", -7.0)]) == {}
-    for scenario, session, name, millions in (("cost2100", "jscc", "rd-jscc-paper", 14.3), ("inh", "inh", "rd-jscc-paper-indoor", 1.7)):
+    for scenario, session, name, millions in (
+        ("cost2100", "jscc", "rd-jscc-paper", 14.3),
+        ("inh", "inh", "rd-jscc-paper-indoor", 1.7),
+    ):
         data = {**OUTDOOR, "scenario": scenario}
         there = [code(f"{family}-{scenario}-k32", data) for family in ("rd-jscc", "klt-jscc")]
         assert {family: round(size / 1e6, 1) for family, size in missing(there).items()} == {name: millions}

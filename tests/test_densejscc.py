@@ -51,7 +51,9 @@ def test_the_encoder_sees_a_sample_wherever_its_strongest_delay_is() -> None:
     told = model.sender.place.weight
     told.copy_(told[:1].expand_as(told).clone())  # a network that does not tell the place
     for place in (0, 7, 31):  # edges too
-        assert torch.allclose(model.latent(rolled(at_home, place - strongest(at_home)), snr), model.latent(at_home, snr))
+        assert torch.allclose(
+            model.latent(rolled(at_home, place - strongest(at_home)), snr), model.latent(at_home, snr)
+        )
     assert not torch.allclose(sent, model.latent(at_home, snr))  # it did before
     assert not torch.allclose(untrained(align=False).latent(at_home, snr), untrained(align=False).latent(image, snr))
 
@@ -136,7 +138,9 @@ def test_levels_of_many_decades_come_back() -> None:
     image = model.to_image(samples(3))
     assert model.usual == pytest.approx(float(level_of(model.to_image(samples(100))).log2().mean()))
     answer = model.answers(pairs(3), torch.zeros(3), 0)[0]
-    louder, quiet = (answer._replace(level=torch.full((3,), level)) for level in (0.3, -0.7))  # octaves, small beside the span
+    louder, quiet = (
+        answer._replace(level=torch.full((3,), level)) for level in (0.3, -0.7)
+    )  # octaves, small beside the span
     assert torch.allclose(model.aligned_image(louder), 2 * model.aligned_image(quiet), rtol=0.01)
     snr = torch.zeros(3)
     model.sender.level[2].weight.zero_()  # a network that does not tell the level
@@ -213,7 +217,12 @@ def test_effort_lowers_the_expected_error_and_nothing_else(effort: int) -> None:
         image = model.to_image(x)
         found = [
             relative_error(
-                model.to_image(torch.as_tensor(model.decode(transmit(sent, 5.0, channel=model.channel, generator=generator(n)).symbols, 5.0))), image
+                model.to_image(
+                    torch.as_tensor(
+                        model.decode(transmit(sent, 5.0, channel=model.channel, generator=generator(n)).symbols, 5.0)
+                    )
+                ),
+                image,
             )
             for n in range(40)
         ]

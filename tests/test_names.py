@@ -55,7 +55,12 @@ def test_patterns_are_shell_patterns_first() -> None:
 
 
 def test_recipes(tmp_path: Path) -> None:
-    for given, family in (("rdjscc", "rd-jscc"), ("RDJSCC-Paper", "rd-jscc-paper"), ("CSINet-Lite", "csinet-lite"), ("gd_csi_paper", "gd-csi-paper")):
+    for given, family in (
+        ("rdjscc", "rd-jscc"),
+        ("RDJSCC-Paper", "rd-jscc-paper"),
+        ("CSINet-Lite", "csinet-lite"),
+        ("gd_csi_paper", "gd-csi-paper"),
+    ):
         assert config.load(given).family == family  # which is what models are named by
     with pytest.raises(ZooError, match="unknown recipe 'rdjsccc'; nearest: rd-jscc"):
         config.load("rdjsccc")

@@ -43,7 +43,10 @@ DENSE: dict[str, Any] = {
 }  # fmt: skip
 SIZES = {"adjscc": AE, "unet-jscc": UNET, "rd-jscc": UNET, "dense-jscc": DENSE}
 FAMILIES = list(SIZES)
-ENDS = ("autoencoder.encoder.dense.weight", "autoencoder.decoder.dense.weight"), ("sender.leave.weight", "head.cells.weight")
+ENDS = (
+    ("autoencoder.encoder.dense.weight", "autoencoder.decoder.dense.weight"),
+    ("sender.leave.weight", "head.cells.weight"),
+)
 
 
 def untrained(family: str, **fields: Any) -> NetworkJSCC[Any]:

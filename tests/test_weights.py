@@ -31,10 +31,7 @@ RATES = {  # of the codecs of CDL, all of which must be there
     "gd-csi": (64, 128, 192, 256, 320),
 }  # fmt: skip
 CODECS = [registry.model_name(family, "cdl", f"{rate}b") for family, rates in RATES.items() for rate in rates]
-SYMBOLS = [
-    registry.model_name(family, "cdl", "k32")
-    for family in ("klt-jscc", "rd-jscc")
-]
+SYMBOLS = [registry.model_name(family, "cdl", "k32") for family in ("klt-jscc", "rd-jscc")]
 NAMES = zoo.list_models()  # of every scenario
 SENDING = {  # what is sent, and the scenarios that have models which send it
     kind: list(dict.fromkeys(registry.scenario_of(name) for name in NAMES if name.endswith("b") == (kind == "bits")))

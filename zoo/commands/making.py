@@ -202,7 +202,9 @@ def evaluate(
         decibels = [level for level in levels if level is not None]
         if len(decibels) < len(levels):
             raise ZooError("--snr none is for the side information of a codec; a link has an SNR")
-        found = evaluate_jscc(model, Store(data), split, samples, snr_db=decibels or SNRS_DB, effort=effort, **given, **common)
+        found = evaluate_jscc(
+            model, Store(data), split, samples, snr_db=decibels or SNRS_DB, effort=effort, **given, **common
+        )
     else:
         if given:
             first = next(iter(given))

@@ -22,6 +22,7 @@ told the SNR).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, Self
 
@@ -58,7 +59,8 @@ class DenseJSCCConfig(JSCCConfig):
     """Sizes that a CPU core trains."""
 
     refinement: Literal["residual", "generative", "direct"] | None = Field(
-        "residual", description="what is behind the first look: RD-JSCC, GD-JSCC, a network without diffusion; none: nothing"
+        "residual",
+        description="what is behind the first look: RD-JSCC, GD-JSCC, a network without diffusion; none: nothing",
     )
     told_snr: bool = Field(True, description="both ends are told the SNR of the link")
     align: bool = Field(True, description="the strongest delay is moved to one place, and its place is sent")
@@ -67,7 +69,9 @@ class DenseJSCCConfig(JSCCConfig):
     hidden: int = Field(640, ge=8, description="numbers within a block")
     encoder_blocks: int = Field(3, ge=0, description="blocks of the encoder")
     look_blocks: int = Field(1, ge=0, description="blocks of the first look")
-    denoiser_blocks: int = Field(4, ge=0, description="blocks behind it; without refinement they belong to the first look")
+    denoiser_blocks: int = Field(
+        4, ge=0, description="blocks behind it; without refinement they belong to the first look"
+    )
     steps: int = Field(20, ge=1, le=1000, description="T of the cosine schedule")
     start: int = Field(10, ge=1, description="N, the time at which refinement starts")
     decoding_steps: int = Field(2, ge=0, le=MOST_STEPS, description="of the decoder where none are asked for")
@@ -251,11 +255,13 @@ class DenseJSCC(RefiningJSCC[DenseJSCCConfig]):
         if self.config.refinement == "residual":
             z = level**0.5 * found[0].cells + z  # eq. (5)
         times = (*visited(self.starts_at, steps), 0.0)
-        for time, following in zip(times[:-1], times[1:], strict=True):
+        for time, following in itertools.pairwise(times):
             now = z.new_full((len(z),), time / self.config.steps)
             answer = self.head(self.denoiser(look, z, now))
             found.append(answer)
-            z = ddim_step(z, answer.cells, alpha_bar_at(time, self.config.steps), alpha_bar_at(following, self.config.steps))
+            z = ddim_step(
+                z, answer.cells, alpha_bar_at(time, self.config.steps), alpha_bar_at(following, self.config.steps)
+            )
         return found
 
     def aligned_image(self, answer: Answer) -> Tensor:
@@ -321,7 +327,8 @@ class DenseJSCC(RefiningJSCC[DenseJSCCConfig]):
             return right
         sure = answer.place.softmax(1).gather(1, place[:, None])[:, 0]
         own, size = energy(image), energy(told)
-        size = torch.where(sure > 0.5, size, size.detach())  # who knows no place yet would learn to answer zero, and stay there
+        # who knows no place yet would learn to answer zero, and stay there
+        size = torch.where(sure > 0.5, size, size.detach())
         wrong = 1 + size / own.clamp(min=torch.finfo(own.dtype).tiny)
         return sure * right + (1 - sure) * torch.where(own > 0, wrong, 0)
 
