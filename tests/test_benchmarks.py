@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import zoo
 from benchmarks import ablation, effort, jscc, models, tables, training
 from benchmarks.released import missing, released, remark
 from datagen import COST2100Recipe, generate
@@ -136,7 +137,7 @@ def bounds() -> list[dict[str, Any]]:
 
 def test_sweeps_are_of_the_models_of_the_scenario(collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jscc, "evaluate_jscc", lambda model, store, **options: {"points": [{"model": model}]})
-    monkeypatch.setattr(jscc.zoo, "load", lambda model: SimpleNamespace(efforts=3))
+    monkeypatch.setattr(zoo, "load", lambda model: SimpleNamespace(efforts=3))
     monkeypatch.setattr(jscc, "leak_check", lambda model, store, **options: model)
     monkeypatch.setattr(limits, "over_link", lambda *given, **options: {})
     store: Any = None
@@ -155,7 +156,7 @@ def test_the_whole_band_is_a_sweep_where_it_is_kept(collection: Path, monkeypatc
         return {"points": []}
 
     monkeypatch.setattr(jscc, "Store", lambda path: path)
-    monkeypatch.setattr(jscc.zoo, "load", lambda model: SimpleNamespace(efforts=3))
+    monkeypatch.setattr(zoo, "load", lambda model: SimpleNamespace(efforts=3))
     monkeypatch.setattr(jscc, "evaluate_jscc", evaluated)
     monkeypatch.setattr(jscc, "leak_check", lambda *given, **options: {})
     monkeypatch.setattr(limits, "over_link", lambda *given, **options: {})

@@ -151,6 +151,7 @@ def test_symbols_of_unit_power_and_back(family: str, k: int) -> None:
 
 def test_a_short_latent_is_the_beginning_of_the_long_one_and_decodes_with_the_rest_zeroed() -> None:
     model = untrained("adjscc")
+    assert isinstance(model, ADJSCC)
     long, short = model.encode(samples(3), 0), model.encode(samples(3), 0, k=4)
     ratio = short / long[:, :4]
     assert torch.allclose(ratio, ratio[:, :1].expand_as(ratio), atol=1e-5)  # but for the power of its own

@@ -308,5 +308,5 @@ def test_nobody_has_to_have_sionna_until_a_block_is_coded(code: Separate, monkey
         monkeypatch.setitem(sys.modules, name, None)
     for call in (lambda: code.encode(source(1), 5, 8), lambda: code.decode(torch.ones(1, 8, dtype=torch.complex64), 5)):
         with pytest.raises(ZooError, match="pip install sionna-no-rt"):
-            call()
+            call()  # type: ignore[no-untyped-call]
     assert not code.decode(torch.ones(1, 8, dtype=torch.complex64), -9).any()

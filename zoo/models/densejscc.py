@@ -138,7 +138,7 @@ class Sender(nn.Module):
         told = self.enter(cells) + self.level(level / SPAN) + self.snr(snr_db / UNIT_DB)
         if self.place is not None and place is not None:
             told = told + self.place(place)
-        return self.leave(self.blocks(told)).unflatten(1, (-1, 2))  # type: ignore[no-any-return]
+        return self.leave(self.blocks(told)).unflatten(1, (-1, 2))
 
 
 class Look(nn.Module):
@@ -194,7 +194,7 @@ class DenseJSCC(RefiningJSCC[DenseJSCCConfig]):
         self.register_buffer("usual", torch.zeros(()))
         self.register_buffer("noise", torch.randn(numbers))
         self.default_steps = config.decoding_steps
-        self.steps = {None: (0, 0), "direct": (0, 1)}.get(config.refinement, (0, MOST_STEPS))  # type: ignore[misc]
+        self.steps = {None: (0, 0), "direct": (0, 1)}.get(config.refinement, (0, MOST_STEPS))
         self.starts_at = config.steps if config.refinement == "generative" else config.start
 
     @classmethod

@@ -110,8 +110,8 @@ class ShortProfileCode(ProfileCode):
     def _blank(self, n: int) -> Sent:
         """The cheapest samples: nothing of them is coded but the likeliest header."""
         config, likeliest = self.config, [int(row.argmax()) for row in self._header()[:3]]
-        header = (torch.full((n,), value) for value in (*likeliest, 0))
-        return Sent(*header, torch.zeros(n, 2, config.angles, config.delays, dtype=torch.int16))
+        profile, shift, level, step = (torch.full((n,), value) for value in (*likeliest, 0))
+        return Sent(profile, shift, level, step, torch.zeros(n, 2, config.angles, config.delays, dtype=torch.int16))
 
     def holds_blanks(self) -> bool:
         """Whether the cheapest sample fits the payload, without which no payload of this rate can be promised."""
