@@ -69,7 +69,9 @@ class GDCSI(MultiRate[GDCSIConfig], NetworkCodec[GDCSIConfig]):
             )
         codes = paper + kept + "Codes are words of trained codebooks, one a code."
         if fields.get("prior") == "law":
-            return codes + " The denoiser starts from the conditional mean by the data set's own law, which is built in."
+            return (
+                codes + " The denoiser starts from the conditional mean by the data set's own law, which is built in."
+            )
         return codes
 
     def prepare(self, x: Tensor) -> None:

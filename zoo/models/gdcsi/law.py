@@ -213,7 +213,7 @@ class LawBackbone(DenseBackbone):
         self.register_buffer("downlink_taps", torch.zeros(c, config.delays, 2))
         self.register_buffer("uplink_taps", torch.zeros(c, config.delays, 2))
         self.register_buffer("correlation", torch.zeros(config.velocities, c, 2))
-        self._tables: dict[int, Tables] = {}  # made of the above when first needed, and anew when that is loaded or moved
+        self._tables: dict[int, Tables] = {}  # made when first needed, and anew when weights are loaded or moved
         self.register_load_state_dict_post_hook(lambda net, _: net._tables.clear())
 
     def know(self, statistics: Statistics, scale: float) -> None:
