@@ -280,7 +280,7 @@ class LawBackbone(DenseBackbone):
 
     # base station --------------------------------------------------------------------------------------------------------
 
-    def context(self, codes: Tensor, y: Tensor | None, rate: int) -> Context:
+    def context(self, codes: Tensor, y: Tensor | None, rate: int) -> Context:  # type: ignore[override]
         part = self._rate(rate)
         words = part.codebooks(codes).flatten(1)
         assert y is not None  # the config says so
