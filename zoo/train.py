@@ -151,7 +151,7 @@ def build(recipe: Recipe, source: Source) -> Model[Any]:
         return kind.from_source(source, recipe.training, fields)
     assert issubclass(kind, Network)
     try:
-        config = kind.Config.model_validate(fields)
+        config = kind.Config.model_validate({**fields, **kind.settled(fields, source, recipe.training)})
     except ValidationError as error:
         raise ZooError(f"recipe {recipe.family}: codec: {explain(error, kind.Config)}") from None
     torch.manual_seed(recipe.training.seed)
@@ -159,6 +159,8 @@ def build(recipe: Recipe, source: Source) -> Model[Any]:
     codec.prepare(next(source.once(FIT_SAMPLES)).x.cpu())
     if recipe.training.init is not None:
         _start_from(codec, recipe.training.init)
+    else:
+        codec.know(source)
     return codec
 
 

@@ -352,6 +352,18 @@ class Network(Model[M]):
         """
         return None
 
+    @classmethod
+    def settled(cls, fields: Mapping[str, Any], source: Source, training: Training) -> dict[str, Any]:
+        """Fields of the config that the data settle, beside shape, side information and target: none, unless a family says otherwise.
+
+        :param fields: of the recipe's codec
+        :raises ZooError: the data do not tell what this network asks for
+        """
+        return {}
+
+    def know(self, source: Source) -> None:
+        """Start from what is known of the law of the samples, after :meth:`prepare`: from nothing, unless a family says otherwise."""
+
     def prepare(self, x: Tensor) -> None:
         """Set what is set before training: the scale, so that nearly every sample's largest real or imaginary part is below 1.
 

@@ -5,26 +5,32 @@
 
 Source: H. Kim et al., "Generative Diffusion Model-based Compression of MIMO CSI" (GD-CSI); equation numbers are its.
 
-The networks are one of three backbones: the paper's convolutions (:mod:`zoo.models.gdcsi.unet`), dense layers round trained codebooks
-(:mod:`zoo.models.gdcsi.dense`), or a dense denoiser behind the payload of profile-code (:mod:`zoo.models.gdcsi.profile`). Beyond the paper,
-several rates may share what they have in common, and a UE whose own sample is estimated may improve its payload through the decoder.
+The networks are one of four backbones: the paper's convolutions (:mod:`zoo.models.gdcsi.unet`), dense layers round trained codebooks
+(:mod:`zoo.models.gdcsi.dense`), the same round the data set's law (:mod:`zoo.models.gdcsi.law`), or a dense denoiser behind the payload of
+profile-code (:mod:`zoo.models.gdcsi.profile`). Beyond the paper, several rates may share what they have in common, and a UE whose own sample is estimated may improve its payload through the decoder.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from zoo.errors import ZooError
 from zoo.models.base import MultiRate, NetworkCodec, relative_error
 from zoo.models.gdcsi.backbone import Backbone, turned
 from zoo.models.gdcsi.config import GDCSIConfig
 from zoo.models.gdcsi.dense import DenseBackbone
+from zoo.models.gdcsi.law import LawBackbone, sizes
 from zoo.models.gdcsi.profile import ProfileBackbone
 from zoo.models.gdcsi.unet import UNetBackbone
 from zoo.nn.diffusion import add_noise, cosine_alpha_bar, sample
+
+if TYPE_CHECKING:
+    from zoo.config import Training
+    from zoo.data import Source
 
 MAX_WEIGHT = 5.0  # of a time in the loss
 EFFORTS = 3  # of a UE that may search: none, some, more
@@ -34,7 +40,9 @@ def backbone(config: GDCSIConfig) -> Backbone:
     """Build the networks that a config asks for."""
     if config.backbone == "unet":
         return UNetBackbone(config)
-    return ProfileBackbone(config) if config.encoder == "profile" else DenseBackbone(config)
+    if config.encoder == "profile":
+        return ProfileBackbone(config)
+    return LawBackbone(config) if config.prior == "law" else DenseBackbone(config)
 
 
 class GDCSI(MultiRate[GDCSIConfig], NetworkCodec[GDCSIConfig]):
@@ -59,12 +67,31 @@ class GDCSI(MultiRate[GDCSIConfig], NetworkCodec[GDCSIConfig]):
                 + kept
                 + "The payload is that of the classical profile-code; the denoiser starts from its estimate."
             )
-        return paper + kept + "Codes are words of trained codebooks, one a code."
+        codes = paper + kept + "Codes are words of trained codebooks, one a code."
+        if fields.get("prior") == "law":
+            return (
+                codes + " The denoiser starts from the conditional mean by the data set's own law, which is built in."
+            )
+        return codes
 
     def prepare(self, x: Tensor) -> None:
         super().prepare(x)
         self.scale.copy_(torch.exp2(self.scale.log2().ceil()))  # a power of two: dividing by it is exact
         self.net.prepare(self.to_image(x))
+
+    @classmethod
+    def settled(cls, fields: Mapping[str, Any], source: Source, training: Training) -> dict[str, Any]:
+        if fields.get("prior") != "law":
+            return {}
+        if training.side_information_snr_db is None:
+            raise ZooError(
+                "an estimate by a law from Y without noise means nothing; give training.side_information_snr_db in dB"
+            )
+        return {"side_information_snr_db": training.side_information_snr_db, **sizes(source.statistics())}
+
+    def know(self, source: Source) -> None:
+        if isinstance(self.net, LawBackbone):
+            self.net.know(source.statistics(), float(self.scale))
 
     @classmethod
     def first_of(cls, fields: Mapping[str, Any]) -> str | None:

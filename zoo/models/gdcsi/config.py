@@ -12,12 +12,14 @@ from zoo.nn.unet import Norm
 
 HOMES = {
     "unet": 'backbone = "unet"', "dense": 'backbone = "dense"', "codebook": 'backbone = "dense", encoder = "codebook"',
-    "profile": 'backbone = "dense", encoder = "profile"',
+    "profile": 'backbone = "dense", encoder = "profile"', "law": 'backbone = "dense", encoder = "codebook", prior = "law"',
 }  # fmt: skip
 APPLICABLE = {  # fields, by what they are of; those that are not here are of all
     "multipliers": {"unet"}, "norm": {"unet"}, "kernel": {"unet"}, "encoder": {"dense"}, "align": {"dense"}, "effort": {"dense"},
     "hidden": {"dense"}, "decoder_blocks": {"dense"}, "encoder_blocks": {"codebook"}, "code_bits": {"codebook"}, "code_size": {"codebook"},
     "energy_bits": {"codebook"}, "taps": {"codebook"}, "profiles": {"profile"}, "shifts": {"profile"},
+    "prior": {"codebook"}, "velocities": {"law"}, "clusters": {"law"}, "latents": {"law"}, "side_information_components": {"law"},
+    "side_information_snr_db": {"law"},
 }  # fmt: skip
 
 
@@ -30,6 +32,10 @@ class GDCSIConfig(MultiRateConfig):
     encoder: Literal["codebook", "profile"] = Field(
         "codebook",
         description="payload: words of trained codebooks, or that of profile-code with the denoiser behind it",
+    )
+    prior: Literal["none", "law"] = Field(
+        "none",
+        description="what the denoiser starts from: nothing, or the conditional mean by the data set's law in closed form",
     )
     target: Literal["x", "z"] = Field("z", description="what is estimated: the UE's own sample, or a later one")
     align: bool = Field(
@@ -55,6 +61,14 @@ class GDCSIConfig(MultiRateConfig):
     profiles: int = Field(512, ge=2, le=4096, description="profile: power profiles to choose from")
     shifts: int = Field(8, ge=1, description="profile: delays that one may be moved by, in either direction")
 
+    velocities: int = Field(300, ge=1, description="law: velocities that the decoder considers; as the data set has it")
+    clusters: int = Field(24, ge=1, description="law: of the channel model; as the data set has it")
+    latents: int = Field(101, ge=1, description="law: of all clusters; as the data set has it")
+    side_information_components: int = Field(
+        80, ge=1, description="law: principal components of Y that the decoder looks at"
+    )
+    side_information_snr_db: float = Field(30.0, description="law: SNR of Y that the decoder assumes, as in training")
+
     steps: int = Field(4, ge=1, le=1000, description="T of the cosine schedule")
     decoding_steps: int = Field(4, ge=1, description="calls of the denoiser, T or fewer")
     objective: Literal["diffusion", "sampler"] = Field(
@@ -72,6 +86,8 @@ class GDCSIConfig(MultiRateConfig):
         if self.objective == "diffusion" and self.backbone == "dense" and self.steps == 1:
             raise ValueError('objective = "diffusion" takes at least 2 steps: with one, z_t is noise alone')
         kinds = {"unet"} if self.backbone == "unet" else {"dense", self.encoder}
+        if self.prior == "law":
+            kinds.add("law")
         for name, homes in APPLICABLE.items():
             if not homes & kinds and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(
@@ -108,6 +124,10 @@ class GDCSIConfig(MultiRateConfig):
             raise ValueError(f"shifts {self.shifts} must be under half of the {self.delays} delays")
 
     def _fits_dense(self) -> None:
+        if self.prior == "law" and (not self.side_information or self.target != "z" or self.frame_bits):
+            raise ValueError(
+                'prior = "law" estimates Z with side information: for target = "z", without align and energy_bits'
+            )
         if self.taps is not None and (self.taps > self.delays or self.align):
             raise ValueError(f"taps {self.taps} must be at most the {self.delays} delays, and all of them with align")
         least = self.frame_bits + self.code_bits
