@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The released gd-csi models, from nothing: data sets, training, measuring, tables. About three hours of one CPU core, most of them training,
+# The released gd-csi models, from nothing: data sets, training, measuring, tables. About five hours of one CPU core, most of them training,
 # with one thread each so that two may run side by side:
 #     OMP_NUM_THREADS=1 bash reproduce/gd-csi.sh cdl & OMP_NUM_THREADS=1 bash reproduce/gd-csi.sh cost2100 inh
 # Stores go to stores/, runs to runs/, models to zoo/weights/. A run that is stopped goes on when the script is given again.
@@ -25,9 +25,9 @@ done
 mkdir -p runs stores
 for set; do
   case $set in
-    cdl)  # learnt codebooks round the law of the data set: the five rates share encoder and denoiser; hardly any energy lies behind the first 16 delays
+    cdl)  # learnt codebooks: the five rates share encoder and denoiser; hardly any energy lies behind the first 16 delays
       [ -d stores/cdl.zarr ] || datagen cdl --out stores/cdl.zarr
-      train gd-csi-cdl gd-csi-law --set training.samples=150000 --max-minutes 9.5
+      train gd-csi-cdl gd-csi-multirate --set training.samples=300000 --set codec.taps=16 --max-minutes 112
       zoo release runs/gd-csi-cdl/models/*b --data stores/cdl.zarr --samples 10000 --into zoo/weights
       python benchmarks/models.py --readme README.md --picture benchmarks/results/rd.png
       ;;
