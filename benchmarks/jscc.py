@@ -20,7 +20,7 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 import zoo
 from benchmarks.released import MISSING, missing, of_family, released, remark
 from benchmarks.tables import SCENARIO, arguments, publish
-from zoo import limits, plot, registry
+from zoo import limits, plot, registry, results
 from zoo.data import Store
 from zoo.evaluate_jscc import SNRS_DB, evaluate_jscc, leak_check
 from zoo.uplink import Rayleigh
@@ -140,6 +140,13 @@ def markdown(found: list[dict[str, Any]], measured: dict[str, Any]) -> str:
     note = (
         f"{data['samples']} {data['split']} samples of `{data['name']}` (X itself is what is fed back), Rayleigh fading, 32 antennas, one model for "
         f"all k and SNRs. Parameters: {told}."
+    )
+    searched = {
+        registry.family_of(result["model"]): results.effort(result) for result in found if results.effort(result)
+    }
+    note += "".join(
+        f" `{family}` at effort {effort}: the phone looks for its symbols through the decoder."
+        for family, effort in searched.items()
     )
     second = f"The first {measured['samples']} of them; blocks of one QPSK symbol a subcarrier at {DOWNLINK_SNR_DB:g} dB, precoded by what was decoded."
     leak = measured["leak_check"]

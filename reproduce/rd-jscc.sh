@@ -12,7 +12,7 @@ train() {  # name of the run, options
 }
 
 finish() {  # data set, endings of its files
-  zoo train klt-jscc --data "stores/$1.zarr" --out "runs/klt-jscc-$1"
+  [ -d "runs/klt-jscc-$1" ] || zoo train klt-jscc --data "stores/$1.zarr" --out "runs/klt-jscc-$1"
   zoo release "runs/rd-jscc-$1/models/rd-jscc-$1-k32" "runs/klt-jscc-$1/models/klt-jscc-$1-k32" --data "stores/$1.zarr" --samples 5000 --into zoo/weights
 }
 
@@ -33,17 +33,21 @@ for set; do
   echo "scenario = \"$set\"" > "runs/$set.toml"
   case $set in
     cdl)  # delays do not wander, and hardly any energy lies behind the first 16: a smaller network will do
-      train rd-jscc-cdl --set training.samples=200000 --set codec.align=false --set codec.taps=16 --set codec.width=384 --set codec.hidden=512 --max-minutes 13
+      small="--set codec.align=false --set codec.taps=16 --set codec.width=384 --set codec.hidden=512"
+      train rd-jscc-cdl-first --set training.samples=200000 $small --max-minutes 13
+      train rd-jscc-cdl --set training.samples=200000 $small --set training.init=runs/rd-jscc-cdl-first --set training.learning_rate=1e-3 --max-minutes 11.5
       finish cdl
       python benchmarks/jscc.py stores/cdl.zarr stores/uplink.zarr --readme README.md --picture benchmarks/results/snr.png
       ;;
     cost2100)
-      train rd-jscc-cost2100 --simulate-recipe runs/cost2100.toml --set training.samples=300000 --max-minutes 26
+      train rd-jscc-cost2100-first --simulate-recipe runs/cost2100.toml --set training.samples=300000 --max-minutes 26
+      train rd-jscc-cost2100 --simulate-recipe runs/cost2100.toml --set training.samples=300000 --set training.seed=1 --set codec.effort=1 \
+        --set training.init=runs/rd-jscc-cost2100-first --set training.learning_rate=1e-3 --max-minutes 19
       finish cost2100
       python benchmarks/jscc.py stores/cost2100.zarr stores/uplink.zarr --scenario cost2100 --readme README.md --picture benchmarks/results/snr-cost2100.png
       ;;
     inh)
-      train rd-jscc-inh --simulate-recipe runs/inh.toml --set training.samples=200000 --max-minutes 18
+      train rd-jscc-inh --simulate-recipe runs/inh.toml --set training.samples=200000 --set codec.effort=1 --max-minutes 14.5
       finish inh
       [ -d stores/band.zarr ] || datagen inh --name inh-open-band --train 0 --val 0 --test 2000 --keep-band 667 --shard-samples 512 --out stores/band.zarr
       python benchmarks/jscc.py stores/inh.zarr stores/uplink.zarr --scenario inh --band stores/band.zarr --readme README.md --picture benchmarks/results/snr-inh.png

@@ -25,10 +25,10 @@ from zoo.evaluate import parameter_count
 from zoo.evaluate_jscc import LEAK_BITS, evaluate_jscc, leak_check
 from zoo.metrics import bler
 from zoo.models.adjscc import ADJSCC, Autoencoder, AutoencoderConfig
-from zoo.models.jscc import NetworkJSCC, levels, peak, quantised
+from zoo.models.jscc import MU, NetworkJSCC, levels, peak, quantised
 from zoo.models.rdjscc import RDJSCC, RDJSCCConfig
 from zoo.models.unetjscc import UNetConfig, UNetJSCC, shared
-from zoo.nn.quantise import mu_law, mu_law_inverse
+from zoo.nn.quantise import mu_law, mu_law_inverse, uniform_codes, uniform_values
 from zoo.nn.residual_diffusion import add_residual_noise
 from zoo.nn.snr_gate import SnrGate
 from zoo.train import build
@@ -333,6 +333,17 @@ def test_quantisation_of_gaussian_symbols_is_near_the_least_error(bits: int, bes
     x = torch.randn(200_000, generator=generator()) / math.sqrt(2)
     error = (levels(quantised(x, bits), bits) - x).square().mean() / x.square().mean()
     assert best_db < 10 * math.log10(error) < best_db + 1.2
+
+
+def test_the_papers_companding_costs_gaussian_symbols_four_decibels() -> None:
+    x, peak_of_both = torch.randn(200_000, generator=generator()) / math.sqrt(2), peak(4)
+
+    def error_db(mu: float) -> float:
+        codes = uniform_codes(mu_law((x / peak_of_both).clamp(-1, 1), mu), 4)
+        values = peak_of_both * mu_law_inverse(uniform_values(codes, 4), mu)
+        return 10 * math.log10((values - x).square().mean() / x.square().mean())
+
+    assert error_db(50.0) - error_db(MU) == pytest.approx(4, abs=0.3)
 
 
 def test_quantisation_passes_gradients_straight_through() -> None:
