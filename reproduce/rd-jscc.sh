@@ -41,13 +41,13 @@ for set; do
       ;;
     cost2100)
       train rd-jscc-cost2100-first --simulate-recipe runs/cost2100.toml --set training.samples=300000 --max-minutes 26
-      train rd-jscc-cost2100 --simulate-recipe runs/cost2100.toml --set training.samples=300000 --set training.seed=1 --set codec.effort=1 \
+      train rd-jscc-cost2100 --simulate-recipe runs/cost2100.toml --set training.samples=300000 --set training.seed=1 \
         --set training.init=runs/rd-jscc-cost2100-first --set training.learning_rate=1e-3 --max-minutes 19
       finish cost2100
       python benchmarks/jscc.py stores/cost2100.zarr stores/uplink.zarr --scenario cost2100 --readme README.md --picture benchmarks/results/snr-cost2100.png
       ;;
     inh)
-      train rd-jscc-inh --simulate-recipe runs/inh.toml --set training.samples=200000 --set codec.effort=1 --max-minutes 14.5
+      train rd-jscc-inh --simulate-recipe runs/inh.toml --set training.samples=200000 --max-minutes 14.5
       finish inh
       [ -d stores/band.zarr ] || datagen inh --name inh-open-band --train 0 --val 0 --test 2000 --keep-band 667 --shard-samples 512 --out stores/band.zarr
       python benchmarks/jscc.py stores/inh.zarr stores/uplink.zarr --scenario inh --band stores/band.zarr --readme README.md --picture benchmarks/results/snr-inh.png
