@@ -178,13 +178,16 @@ def test_a_model_that_sends_symbols(small_store: Store, zoo_cli: Cli, monkeypatc
     assert re.fullmatch(rf"{model}: 32 symbols, [\d ]+ parameters, \d+\.\d\d MB", told[0])
     assert [re.split(r"  +", line)[0] for line in told[1:]] == [
         "encode",
+        "encode, effort 1",
+        "encode, effort 2",
         "decode",
+        "decode, 1 step",
         "decode, 2 steps",
         "decode, 20 steps",
     ]
     cost = json.loads(zoo_cli("bench", model, "--batch", "2", "--json").stdout)
     assert cost["parameters"] == kept["parameters"]
-    assert [part["steps"] for part in cost["decoders"]] == [0, 2, 20]
+    assert [part["steps"] for part in cost["decoders"]] == [0, 1, 2, 20]
 
 
 def test_limits_are_printed_and_kept(

@@ -201,7 +201,10 @@ def _parts(facts: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
             for side in ("compress", "decompress")
         }
         return [("compress", sides["compress"]), *_searched("compress", facts), ("decompress", sides["decompress"])]
-    decoders = [(f"decode, {part['steps']} steps" if part["steps"] else "decode", part) for part in facts["decoders"]]
+    decoders = [
+        (f"decode, {part['steps']} step" + "s" * (part["steps"] > 1) if part["steps"] else "decode", part)
+        for part in facts["decoders"]
+    ]
     return [("encode", facts["encoder"]), *_searched("encode", facts), *decoders]
 
 
