@@ -6,23 +6,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-train() {  # name of the run, recipe, options
-  local run=runs/$1 recipe=$2
-  shift 2
-  zoo train "$recipe" --simulate --out "$run" "$@" $([ -d "$run" ] && echo --resume)
-}
+. reproduce/common.sh
 
-[ $# -gt 0 ] || set -- cdl cost2100 inh
-for set; do
-  case $set in
-    cdl | cost2100 | inh) ;;
-    *)
-      echo "unknown data set $set; there are cdl, cost2100 and inh" >&2
-      exit 2
-      ;;
-  esac
-done
-mkdir -p runs stores
 for set; do
   case $set in
     cdl)  # learnt codebooks: the five rates share encoder and denoiser; hardly any energy lies behind the first 16 delays

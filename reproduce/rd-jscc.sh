@@ -5,28 +5,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-train() {  # name of the run, options
-  local run=runs/$1
-  shift
-  zoo train rd-jscc --simulate --out "$run" "$@" $([ -d "$run" ] && echo --resume)
-}
+. reproduce/common.sh
 
-finish() {  # data set, endings of its files
+finish() {  # data set
   [ -d "runs/klt-jscc-$1" ] || zoo train klt-jscc --data "stores/$1.zarr" --out "runs/klt-jscc-$1"
   zoo release "runs/rd-jscc-$1/models/rd-jscc-$1-k32" "runs/klt-jscc-$1/models/klt-jscc-$1-k32" --data "stores/$1.zarr" --samples 5000 --into zoo/weights
 }
 
-[ $# -gt 0 ] || set -- cdl cost2100 inh
-for set; do
-  case $set in
-    cdl | cost2100 | inh) ;;
-    *)
-      echo "unknown data set $set; there are cdl, cost2100 and inh" >&2
-      exit 2
-      ;;
-  esac
-done
-mkdir -p runs stores
 [ -d stores/uplink.zarr ] || datagen regenerate manifests/datasets/inh-open-uplink-v1.json --out stores/uplink.zarr
 for set; do
   [ -d "stores/$set.zarr" ] || datagen "$set" --out "stores/$set.zarr"
@@ -34,23 +19,23 @@ for set; do
   case $set in
     cdl)  # delays do not wander, and hardly any energy lies behind the first 16: a smaller network will do
       small="--set codec.align=false --set codec.taps=16 --set codec.width=384 --set codec.hidden=512"
-      train rd-jscc-cdl-first --set training.samples=200000 $small --max-minutes 13
-      train rd-jscc-cdl --set training.samples=200000 $small --set training.init=runs/rd-jscc-cdl-first --set training.learning_rate=1e-3 --max-minutes 11.5
+      train rd-jscc-cdl-first rd-jscc --set training.samples=200000 $small --max-minutes 13
+      train rd-jscc-cdl rd-jscc --set training.samples=200000 $small --set training.init=runs/rd-jscc-cdl-first --set training.learning_rate=1e-3 --max-minutes 11.5
       finish cdl
       python benchmarks/jscc.py stores/cdl.zarr stores/uplink.zarr --readme README.md --picture benchmarks/results/snr.png
       ;;
     cost2100)
-      train rd-jscc-cost2100-first --simulate-recipe runs/cost2100.toml --set training.samples=300000 --max-minutes 26
-      train rd-jscc-cost2100 --simulate-recipe runs/cost2100.toml --set training.samples=300000 --set training.seed=1 \
+      train rd-jscc-cost2100-first rd-jscc --simulate-recipe runs/cost2100.toml --set training.samples=300000 --max-minutes 26
+      train rd-jscc-cost2100 rd-jscc --simulate-recipe runs/cost2100.toml --set training.samples=300000 --set training.seed=1 \
         --set training.init=runs/rd-jscc-cost2100-first --set training.learning_rate=1e-3 --max-minutes 19
       finish cost2100
-      python benchmarks/jscc.py stores/cost2100.zarr stores/uplink.zarr --scenario cost2100 --readme README.md --picture benchmarks/results/snr-cost2100.png
+      python benchmarks/jscc.py stores/cost2100.zarr stores/uplink.zarr --scenario cost2100 --samples 1000 --readme README.md --picture benchmarks/results/snr-cost2100.png
       ;;
     inh)
-      train rd-jscc-inh --simulate-recipe runs/inh.toml --set training.samples=200000 --max-minutes 14.5
+      train rd-jscc-inh rd-jscc --simulate-recipe runs/inh.toml --set training.samples=200000 --max-minutes 14.5
       finish inh
       [ -d stores/band.zarr ] || datagen inh --name inh-open-band --train 0 --val 0 --test 2000 --keep-band 667 --shard-samples 512 --out stores/band.zarr
-      python benchmarks/jscc.py stores/inh.zarr stores/uplink.zarr --scenario inh --band stores/band.zarr --readme README.md --picture benchmarks/results/snr-inh.png
+      python benchmarks/jscc.py stores/inh.zarr stores/uplink.zarr --scenario inh --band stores/band.zarr --samples 1000 --readme README.md --picture benchmarks/results/snr-inh.png
       ;;
   esac
 done

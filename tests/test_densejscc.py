@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import Tensor
 
-from tests.zoo_fixtures import samples
+from tests.zoo_fixtures import ready, samples
 from zoo import config
 from zoo.data import Kept
 from zoo.errors import ZooError
@@ -25,11 +25,7 @@ SMALL: dict[str, Any] = {"symbols": (2, 4, 8), "width": 16, "hidden": 16, "encod
 def untrained(**fields: Any) -> DenseJSCC:
     torch.manual_seed(1)
     model = DenseJSCC(DenseJSCCConfig.model_validate({**SMALL, **fields}))
-    model.prepare(samples(100))
-    for weight in model.parameters():
-        if not weight.any():  # what training starts from zero
-            nn.init.normal_(weight, std=0.1)
-    return model.eval().requires_grad_(False)
+    return ready(model)
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -16,7 +16,7 @@ from torch.autograd import grad
 
 import zoo
 from datagen import Store
-from tests.zoo_fixtures import samples
+from tests.zoo_fixtures import ready, samples
 from zoo import config, data, registry
 from zoo.bench import bench, macs
 from zoo.checkpoint import check, load_codec, save_model
@@ -55,11 +55,7 @@ def untrained(family: str, **fields: Any) -> NetworkJSCC[Any]:
     kind = registry.architecture(family)
     model = kind(kind.Config.model_validate({**SIZES[family], **fields}))
     assert isinstance(model, NetworkJSCC)
-    model.prepare(samples(100))
-    for weight in model.parameters():
-        if not weight.any():  # what training starts from zero
-            nn.init.normal_(weight, std=0.1)
-    return model.eval().requires_grad_(False)
+    return ready(model)
 
 
 def generator(seed: int = 0) -> torch.Generator:

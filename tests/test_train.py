@@ -248,6 +248,9 @@ def test_two_stages(source: data.Cached, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert {"loss", "error", "coarse_error"} <= set(lines[0])
     assert read_config(model)["recipe"]["first"]["steps"] == 3
+    onward = config.load("rd-jscc-paper", {**REFINED, "training.init": str(first)})
+    (further,) = train(onward, source, tmp_path / "further", progress=False)
+    assert read_config(further)["recipe"]["training"]["init"] == first.name  # not where it lay
     for init in (tmp_path / "run/first", first, model):  # a stage may be given
         recipe = config.load("gd-jscc", {**REFINED, "training.init": str(init)})
         assert torch.equal(build(recipe, source).state_dict()["scale"], whole["scale"])

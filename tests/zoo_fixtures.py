@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo import registry, results
 from zoo.checkpoint import save_model
-from zoo.models.base import NetworkCodec
+from zoo.models.base import Network, NetworkCodec
 from zoo.registry import family_of, read_config
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -20,6 +20,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "gd-csi": {"rate": 64, "backbone": "dense", "width": 16, "hidden": 16, "encoder_blocks": 1, "decoder_blocks": 2},
 }
 NETWORKS = list(SIZES)
+N = TypeVar("N", bound=Network[Any])
 torch.set_num_threads(1)  # threads that wait for each other cost these small networks more than they bring
 
 
@@ -29,11 +30,7 @@ def untrained(family: str, **fields: Any) -> NetworkCodec[Any]:
     kind = registry.architecture(family.removesuffix("-paper"))
     codec = kind(kind.Config.model_validate({**SIZES[family], **fields}))
     assert isinstance(codec, NetworkCodec)
-    codec.prepare(samples(100))
-    for weight in codec.parameters():
-        if not weight.any():  # what training starts from zero, so that an untrained network estimates nothing
-            torch.nn.init.normal_(weight, std=0.1)
-    return codec.eval().requires_grad_(False)
+    return ready(codec)
 
 
 def samples(n: int, seed: int = 0, shape: tuple[int, int] = (32, 32)) -> Tensor:
@@ -66,3 +63,12 @@ def measured(path: Path, nmse_db: float = -5.0) -> Path:
     }  # fmt: skip
     results.write(path / results.RESULTS_FILE, found)
     return path
+
+
+def ready(model: N) -> N:
+    """A network with random weights, ready to use: what training starts from zero is drawn too."""
+    model.prepare(samples(100))
+    for weight in model.parameters():
+        if not weight.any():  # so that an untrained network estimates nothing
+            nn.init.normal_(weight, std=0.1)
+    return model.eval().requires_grad_(False)

@@ -186,7 +186,7 @@ def export(
     vectors = source.validation(checkpoint.VECTORS)
     samples = {"x": vectors.x.cpu()} | ({} if vectors.y is None else {"y": vectors.y.cpu()})
     made_for = input_statistics.of_training(source, codec.takes_y)
-    record = {**record, input_statistics.KEY: input_statistics.record(made_for)}
+    record = {**_without_places(record), input_statistics.KEY: input_statistics.record(made_for)}
     paths = []
     for single in codec.singles():
         name = model_name(recipe.family, source.dataset.scenario, single.label(single.config.model_dump()))
@@ -196,6 +196,15 @@ def export(
         paths.append(out / name)
     share(paths)
     return paths
+
+
+def _without_places(record: dict[str, Any]) -> dict[str, Any]:
+    """A record that may be published: of a run or model that training started from, the name, and not where it lay."""
+    training = record.get("recipe", {}).get("training", {})
+    if not Path(training.get("init") or "").is_absolute():
+        return record
+    named = {**training, "init": Path(training["init"]).name}
+    return {**record, "recipe": {**record["recipe"], "training": named}}
 
 
 class _Objective(nn.Module):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
@@ -193,9 +193,7 @@ class JSCC(Model[J]):
         :returns: bool [n], a tensor where ``received`` is one, else numpy
         :raises ZooError: as :meth:`decode` does
         """
-        received = _symbols_of(received)
-        parts = [torch.zeros(0, dtype=torch.bool, device=self.device)]
-        return _as_given(torch.cat(parts + [self._worth(*part) for part in self._arrived(received, snr_db)]), received)
+        return self._asked(self._worth, received, snr_db)
 
     @torch.inference_mode()
     def lost(self, received: Any, snr_db: Any) -> Any:
@@ -205,9 +203,13 @@ class JSCC(Model[J]):
         :returns: bool [n], a tensor where ``received`` is one, else numpy
         :raises ZooError: as :meth:`decode` does
         """
+        return self._asked(self._broken, received, snr_db)
+
+    def _asked(self, ask: Callable[[Tensor, Tensor], Tensor], received: Any, snr_db: Any) -> Any:
+        """What is true of each of the samples that arrived, bool [n], as :meth:`lost` returns it."""
         received = _symbols_of(received)
-        parts = [torch.zeros(0, dtype=torch.bool, device=self.device)]
-        return _as_given(torch.cat(parts + [self._broken(*part) for part in self._arrived(received, snr_db)]), received)
+        found = [ask(*part) for part in self._arrived(received, snr_db)]
+        return _as_given(torch.cat([torch.zeros(0, dtype=torch.bool, device=self.device), *found]), received)
 
     def _broken(self, pairs: Tensor, snr_db: Tensor) -> Tensor:
         """As :meth:`lost`, of received [n, k, 2]."""
